@@ -1,0 +1,1 @@
+//! The operating system's files, clock and random numbers.

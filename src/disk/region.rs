@@ -1,0 +1,237 @@
+//! Bytes at an address that does not move: maps of sealed segments, and the append buffer.
+//!
+//! Invariants:
+//!
+//! 1. The first `len` bytes of a region never change while the region lives; `len` only grows.
+//! 2. Only the one [`AppendBuffer`] of a region writes to it, and only beyond `len`.
+//!
+//! So a slice that [`Region::slice`] hands out is never written while it is borrowed, and reading
+//! needs neither a lock nor a reference count.
+
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use memmap2::{Mmap, MmapMut};
+
+/// Readable bytes at a fixed address: a mapped file, an append buffer, or memory.
+pub struct Region {
+    base: NonNull<u8>,
+    /// How many bytes from `base` on may be read (invariant 1).
+    len: AtomicUsize,
+    capacity: usize,
+    /// What keeps `base` valid; never read through.
+    _backing: Backing,
+}
+
+enum Backing {
+    Map {
+        _map: Mmap,
+    },
+    Anonymous {
+        _map: MmapMut,
+    },
+    Memory {
+        _bytes: Box<[u8]>,
+    },
+}
+
+// SAFETY: the bytes below `len` are never written again (invariant 1) and those above it are
+// reachable only through the single `AppendBuffer` (invariant 2); the backing types are all Send.
+unsafe impl Send for Region {}
+// SAFETY: as above: shared access only ever reads bytes that no longer change.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps the first `len` bytes of `file` for reading.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses the map.
+    ///
+    /// # Safety
+    ///
+    /// The caller promises that these bytes are not changed and the file is not cut shorter, by
+    /// anybody, while the region lives.
+    pub(crate) unsafe fn map_file(file: &std::fs::File, len: usize) -> io::Result<Region> {
+        if len == 0 {
+            return Ok(Region::from_vec(Vec::new()));
+        }
+        // SAFETY: promised by the caller.
+        let map = unsafe { memmap2::MmapOptions::new().len(len).map(file)? };
+        let base = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
+        Ok(Region {
+            base,
+            len: AtomicUsize::new(map.len()),
+            capacity: map.len(),
+            _backing: Backing::Map { _map: map },
+        })
+    }
+
+    /// A region over bytes in ordinary memory.
+    pub fn from_vec(bytes: Vec<u8>) -> Region {
+        let mut bytes = bytes.into_boxed_slice();
+        let base = NonNull::new(bytes.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Region {
+            base,
+            len: AtomicUsize::new(bytes.len()),
+            capacity: bytes.len(),
+            _backing: Backing::Memory { _bytes: bytes },
+        }
+    }
+
+    /// How many bytes can be read.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes this region can ever hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The `len` bytes from `offset` on, or `None` when they are not all there.
+    #[inline]
+    pub fn slice(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        let end = offset.checked_add(len)?;
+        if end > self.len() {
+            return None;
+        }
+        // SAFETY: `base` is valid for `capacity` bytes while `self` lives (kept by `_backing`),
+        // `end <= len <= capacity`, and bytes below `len` are initialised and never written again
+        // (invariant 1, kept by `AppendBuffer`).
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
+    }
+
+    /// All bytes from `offset` on.
+    #[inline]
+    pub fn tail(&self, offset: usize) -> Option<&[u8]> {
+        let len = self.len();
+        self.slice(offset, len.checked_sub(offset)?)
+    }
+}
+
+/// The writing end of a region: appends, and publishes what it appended.
+///
+/// One reservation of address space for a whole segment; memory is used only as far as it is
+/// written to.
+pub struct AppendBuffer {
+    region: Arc<Region>,
+}
+
+impl AppendBuffer {
+    /// Reserves room for `capacity` bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no address space left.
+    pub fn new(capacity: usize) -> io::Result<AppendBuffer> {
+        let mut map = MmapMut::map_anon(capacity.max(1))?;
+        let base = NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Ok(AppendBuffer {
+            region: Arc::new(Region {
+                base,
+                len: AtomicUsize::new(0),
+                capacity,
+                _backing: Backing::Anonymous { _map: map },
+            }),
+        })
+    }
+
+    /// The reading end.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// How many bytes have been appended.
+    pub fn len(&self) -> usize {
+        // Only this handle changes it.
+        self.region.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing has been appended.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The room left.
+    pub fn remaining(&self) -> usize {
+        self.region.capacity - self.len()
+    }
+
+    /// Appends `len` bytes that `fill` writes, and makes them readable. `None`, and nothing
+    /// done, when there is no room.
+    pub fn append<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+        if len > self.remaining() {
+            return None;
+        }
+        let start = self.len();
+        // SAFETY: `start + len <= capacity`, so the range is inside the reservation; it lies
+        // beyond `len`, where readers never look (invariant 1), and `&mut self` on the only
+        // handle makes this the only slice over it. Anonymous maps start as zeros.
+        let spare = unsafe {
+            let at = self.region.base.as_ptr().add(start);
+            std::slice::from_raw_parts_mut(at, len)
+        };
+        let result = fill(spare);
+        self.region.len.store(start + len, Ordering::Release);
+        Some(result)
+    }
+
+    /// Takes back everything beyond `len`, filling it with zeros.
+    ///
+    /// # Safety
+    ///
+    /// The caller promises that no slice of this region beyond `len` is alive, nor will be made
+    /// before something is appended there again: nothing there was ever given to a reader.
+    pub(crate) unsafe fn rewind(&mut self, len: usize) {
+        let end = self.len();
+        if len >= end {
+            return;
+        }
+        self.region.len.store(len, Ordering::Release);
+        // SAFETY: the range is inside the reservation; the caller promises nobody looks at it.
+        unsafe { ptr::write_bytes(self.region.base.as_ptr().add(len), 0, end - len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appended_bytes_can_be_read_at_once_and_stay() {
+        let mut buffer = AppendBuffer::new(16).unwrap();
+        let region = Arc::clone(buffer.region());
+        assert!(region.slice(0, 1).is_none());
+        buffer.append(3, |b| b.copy_from_slice(b"abc")).unwrap();
+        assert_eq!(region.slice(0, 3), Some(&b"abc"[..]));
+        assert_eq!(region.slice(1, 3), None);
+        assert!(buffer.append(14, |_| ()).is_none());
+        assert_eq!(buffer.len(), 3);
+    }
+
+    #[test]
+    fn rewound_bytes_are_zero_again() {
+        let mut buffer = AppendBuffer::new(16).unwrap();
+        buffer.append(8, |b| b.fill(7)).unwrap();
+        // SAFETY: no slice of the region is alive.
+        unsafe { buffer.rewind(2) };
+        assert_eq!(buffer.len(), 2);
+        buffer.append(2, |b| assert_eq!(b, [0, 0])).unwrap();
+    }
+
+    #[test]
+    fn slices_near_the_end_of_the_address_space_are_refused() {
+        let region = Region::from_vec(vec![1, 2, 3]);
+        assert!(region.slice(usize::MAX, 2).is_none());
+        assert!(region.tail(4).is_none());
+        assert_eq!(region.tail(3), Some(&[][..]));
+    }
+}
