@@ -12,16 +12,12 @@
 
 mod os;
 mod region;
-#[cfg(any(test, feature = "sim"))]
-mod sim;
 
 use std::io;
 use std::path::Path;
 
 pub use os::{OsDisk, OsFile, OsLock};
 pub use region::{AppendBuffer, Region};
-#[cfg(any(test, feature = "sim"))]
-pub use sim::{CrashPlan, SimDisk, SimFile, SimLock};
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +55,10 @@ pub enum LockError {
 ///
 /// Operations on names are volatile until [`sync_dir`](Disk::sync_dir), operations on bytes until
 /// [`DiskFile::sync_data`].
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "all fail as the system does; only what is special is said"
+)]
 pub trait Disk: Clone + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
@@ -92,6 +92,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file, read and written at given positions.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "asking for the length is a system call"
+)]
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "all fail as the system does; only what is special is said"
+)]
 pub trait DiskFile: Send + Sync + 'static {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -26,15 +26,9 @@ pub struct Region {
 }
 
 enum Backing {
-    Map {
-        _map: Mmap,
-    },
-    Anonymous {
-        _map: MmapMut,
-    },
-    Memory {
-        _bytes: Box<[u8]>,
-    },
+    Map { _map: Mmap },
+    Anonymous { _map: MmapMut },
+    Memory { _bytes: Box<[u8]> },
 }
 
 // SAFETY: the bytes below `len` are never written again (invariant 1) and those above it are

@@ -1,0 +1,91 @@
+//! What Windows does in its own way.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::windows::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::DirLock;
+
+/// `FILE_SHARE_READ | FILE_SHARE_WRITE`: without `FILE_SHARE_DELETE`, nobody can remove or rename
+/// the file while it is open.
+const SHARE_ALL_BUT_DELETE: u32 = 1 | 2;
+
+pub(super) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.seek_read(buf, offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buf = &mut buf[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Names are journalled, and a directory cannot be synced.
+#[allow(clippy::unnecessary_wraps, reason = "its Unix twin can fail")]
+pub(super) fn sync_dir(_dir: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "its Unix twin can fail")]
+pub(super) fn sync_dir_if_readable(_dir: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn open_lock_file(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .share_mode(SHARE_ALL_BUT_DELETE)
+        .open(path)
+}
+
+/// Always: the file cannot be removed while it is open.
+#[allow(clippy::unnecessary_wraps, reason = "its Unix twin can fail")]
+pub(super) fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+pub(super) fn lock_dir(_dir: &Path) -> DirLock {
+    DirLock::Unavailable
+}
+
+/// Says who has the lock, in a file beside it: nobody else can read a locked file. The text is
+/// only for messages: a failure does not matter.
+pub(super) fn write_holder(_file: &File, path: &Path, holder: &str) {
+    let _ = fs::write(holder_path(path), holder);
+}
+
+pub(super) fn read_holder(path: &Path) -> String {
+    let text = fs::read(holder_path(path)).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn holder_path(path: &Path) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(".holder");
+    PathBuf::from(path)
+}
