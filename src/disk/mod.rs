@@ -12,12 +12,16 @@
 
 mod os;
 mod region;
+#[cfg(any(test, feature = "sim"))]
+mod sim;
 
 use std::io;
 use std::path::Path;
 
 pub use os::{OsDisk, OsFile, OsLock};
 pub use region::{AppendBuffer, Region};
+#[cfg(any(test, feature = "sim"))]
+pub use sim::{CrashPlan, FailKind, SimDisk, SimFile, SimLock};
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,258 @@
+//! A file: its durable bytes, the changes that no sync has made durable yet, and what both
+//! together show to a reader.
+
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fmt, mem};
+
+use super::fault::{FailKind, Verdict, power_cut};
+use super::rng::Rng;
+use super::state::{State, lock_state};
+use crate::disk::{DiskFile, Region};
+
+/// No test needs more, and an offset gone wrong must not take all memory.
+const MAX_FILE_LEN: u64 = 1 << 36;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId(pub(super) u64);
+
+/// A change of a file's bytes or length.
+#[derive(Clone, Debug)]
+pub(super) enum FileOp {
+    Write { offset: u64, bytes: Vec<u8> },
+    SetLen { len: u64 },
+    Preallocate { len: u64 },
+}
+
+impl FileOp {
+    pub(super) fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            FileOp::Write { offset, bytes } => {
+                let start = *offset as usize;
+                let end = start + bytes.len();
+                if !bytes.is_empty() {
+                    grow(content, end);
+                    content[start..end].copy_from_slice(bytes);
+                }
+            }
+            FileOp::SetLen { len } => content.resize(*len as usize, 0),
+            FileOp::Preallocate { len } => grow(content, *len as usize),
+        }
+    }
+
+    /// The least length that a file has afterwards. `None`: there is no such length.
+    fn end(&self) -> Option<u64> {
+        match self {
+            FileOp::Write { bytes, .. } if bytes.is_empty() => Some(0),
+            FileOp::Write { offset, bytes } => offset.checked_add(bytes.len() as u64),
+            FileOp::SetLen { len } | FileOp::Preallocate { len } => Some(*len),
+        }
+    }
+
+    /// The same write, without the bytes after the first `len`; nothing for other changes.
+    fn cut(self, len: u64) -> Option<FileOp> {
+        match self {
+            FileOp::Write { offset, mut bytes } if len > 0 => {
+                bytes.truncate(len as usize);
+                Some(FileOp::Write { offset, bytes })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Makes `content` at least `len` long, with zeros.
+pub(super) fn grow(content: &mut Vec<u8>, len: usize) {
+    if content.len() < len {
+        content.resize(len, 0);
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct FileState {
+    pub(super) durable: Vec<u8>,
+    pub(super) volatile: Vec<u8>,
+    /// What a sync will apply to `durable`, each with its place in the order of all changes.
+    pub(super) unsynced: Vec<(u64, FileOp)>,
+    /// A sync has to report an error that an earlier one should have reported.
+    pub(super) owes_error: bool,
+    pub(super) handle_count: usize,
+}
+
+impl FileState {
+    pub(super) fn with_bytes(bytes: Vec<u8>) -> FileState {
+        FileState {
+            durable: bytes.clone(),
+            volatile: bytes,
+            ..FileState::default()
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        for (_, op) in self.unsynced.drain(..) {
+            op.apply(&mut self.durable);
+        }
+        if mem::take(&mut self.owes_error) {
+            return Err(FailKind::Eio.error());
+        }
+        Ok(())
+    }
+
+    fn fail_sync(&mut self, kind: FailKind) -> io::Result<()> {
+        match kind {
+            FailKind::FsyncKeep => self.unsynced.clear(),
+            FailKind::FsyncRevert => {
+                self.unsynced.clear();
+                self.volatile.clone_from(&self.durable);
+            }
+            FailKind::FsyncLate => {
+                self.unsynced.clear();
+                self.owes_error = true;
+                return Ok(());
+            }
+            FailKind::Eio | FailKind::Enospc | FailKind::Os(_) | FailKind::ShortWrite => {}
+        }
+        Err(kind.error())
+    }
+}
+
+/// A file of a [`SimDisk`](super::SimDisk).
+///
+/// It can be read and written after its name is gone. Closing it makes nothing durable.
+pub struct SimFile {
+    state: Arc<Mutex<State>>,
+    id: FileId,
+    is_writable: bool,
+}
+
+impl SimFile {
+    pub(super) fn open(disk: &Arc<Mutex<State>>, id: FileId, is_writable: bool) -> SimFile {
+        SimFile {
+            state: Arc::clone(disk),
+            id,
+            is_writable,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock_state(&self.state)
+    }
+
+    fn change(&self, op: FileOp) -> io::Result<()> {
+        if !self.is_writable {
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                "file is open for reading only",
+            ));
+        }
+        let Some(end) = op.end().filter(|end| *end <= MAX_FILE_LEN) else {
+            return Err(ErrorKind::FileTooLarge.into());
+        };
+        let mut state = self.state();
+        match state.faults.pass(false) {
+            Verdict::Go => {}
+            Verdict::Stop => {
+                if let FileOp::Write { .. } = op {
+                    state.in_flight = Some((self.id, op));
+                }
+                return Err(power_cut());
+            }
+            Verdict::Fail(kind) => {
+                if let (FailKind::ShortWrite, FileOp::Write { bytes, .. }) = (kind, &op) {
+                    // Not from the disk's own random numbers, which a fault must not shift.
+                    let len = Rng::new(state.faults.ops).below(bytes.len());
+                    if let Some(op) = op.cut(len as u64) {
+                        state.change_file(self.id, op);
+                    }
+                }
+                return Err(kind.error());
+            }
+            Verdict::Refuse(error) => return Err(error),
+        }
+        let len = state.file(self.id).volatile.len() as u64;
+        let end_of_room = state.room().saturating_add(len);
+        if end <= end_of_room {
+            state.change_file(self.id, op);
+            return Ok(());
+        }
+        // As much as there is room for.
+        if let FileOp::Write { offset, .. } = op {
+            if let Some(op) = op.cut(end_of_room.saturating_sub(offset)) {
+                state.change_file(self.id, op);
+            }
+        }
+        Err(FailKind::Enospc.error())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.state();
+        state.faults.read()?;
+        Ok(state.file(self.id).volatile.len() as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.faults.read()?;
+        let content = &state.file(self.id).volatile;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = content.get(start..).and_then(|rest| rest.get(..buf.len()));
+        match bytes {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None if buf.is_empty() => {}
+            None => return Err(ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(FileOp::Write {
+            offset,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(FileOp::SetLen { len })
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.change(FileOp::Preallocate { len })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.state();
+        match state.faults.pass(true) {
+            Verdict::Go => state.file_mut(self.id).sync(),
+            Verdict::Stop => Err(power_cut()),
+            Verdict::Fail(kind) => state.file_mut(self.id).fail_sync(kind),
+            Verdict::Refuse(error) => Err(error),
+        }
+    }
+
+    fn map(&self, len: usize) -> io::Result<Region> {
+        let mut state = self.state();
+        state.faults.read()?;
+        match state.file(self.id).volatile.get(..len) {
+            Some(bytes) => Ok(Region::from_vec(bytes.to_vec())),
+            None => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.state();
+        state.file_mut(self.id).handle_count -= 1;
+        state.forget_unreachable(self.id);
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile")
+            .field("id", &self.id.0)
+            .finish_non_exhaustive()
+    }
+}
