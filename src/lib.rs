@@ -4,3 +4,8 @@
 pub mod disk;
 #[cfg(not(any(test, feature = "sim")))]
 mod disk;
+mod error;
+mod format;
+
+pub use error::{Error, Result};
+pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};

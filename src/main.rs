@@ -1,1 +1,3 @@
+//! The `crabkv` program.
+
 fn main() {}

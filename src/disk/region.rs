@@ -9,7 +9,7 @@
 //! needs neither a lock nor a reference count.
 
 use std::io;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -103,11 +103,30 @@ impl Region {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
 
+    /// Asks the processor to fetch the bytes around `offset`.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
+        if offset < self.len() {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: prefetching reads nothing, and the address is inside the region.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse")))]
+        let _ = offset;
+    }
+
     /// All bytes from `offset` on.
     #[inline]
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
         let len = self.len();
         self.slice(offset, len.checked_sub(offset)?)
+    }
+}
+
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        self.tail(0).unwrap_or_default()
     }
 }
 
@@ -177,22 +196,6 @@ impl AppendBuffer {
         self.region.len.store(start + len, Ordering::Release);
         Some(result)
     }
-
-    /// Takes back everything beyond `len`, filling it with zeros.
-    ///
-    /// # Safety
-    ///
-    /// The caller promises that no slice of this region beyond `len` is alive, nor will be made
-    /// before something is appended there again: nothing there was ever given to a reader.
-    pub(crate) unsafe fn rewind(&mut self, len: usize) {
-        let end = self.len();
-        if len >= end {
-            return;
-        }
-        self.region.len.store(len, Ordering::Release);
-        // SAFETY: the range is inside the reservation; the caller promises nobody looks at it.
-        unsafe { ptr::write_bytes(self.region.base.as_ptr().add(len), 0, end - len) };
-    }
 }
 
 #[cfg(test)]
@@ -209,16 +212,6 @@ mod tests {
         assert_eq!(region.slice(1, 3), None);
         assert!(buffer.append(14, |_| ()).is_none());
         assert_eq!(buffer.len(), 3);
-    }
-
-    #[test]
-    fn rewound_bytes_are_zero_again() {
-        let mut buffer = AppendBuffer::new(16).unwrap();
-        buffer.append(8, |b| b.fill(7)).unwrap();
-        // SAFETY: no slice of the region is alive.
-        unsafe { buffer.rewind(2) };
-        assert_eq!(buffer.len(), 2);
-        buffer.append(2, |b| assert_eq!(b, [0, 0])).unwrap();
     }
 
     #[test]
