@@ -6,6 +6,11 @@ pub mod disk;
 mod disk;
 mod error;
 mod format;
+mod index;
+mod reclaim;
+
+mod sync;
 
 pub use error::{Error, Result};
 pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
+

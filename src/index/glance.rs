@@ -1,0 +1,125 @@
+//! One look at a bucket: which of its slots have a tag, and whether it has an EMPTY slot.
+//!
+//! This is where a lookup waits for memory, and what decides how many lookups the processor keeps
+//! under way at a time is the number of loads that wait for the line: with eight and one more for
+//! the match, a hit among ten million entries took 80 ns on the machine this was measured on, with
+//! four of sixteen bytes 23 ns. Rust has no atomic loads of sixteen bytes, but has assembly.
+
+use super::page::SLOTS_PER_BUCKET;
+use crate::sync::AtomicU64;
+
+/// What is to be known of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Glance {
+    /// A bit for each slot with the tag. Also those that are EMPTY or DELETED, if the tag is 0.
+    pub(super) matches: u32,
+    /// Whether the last slot is EMPTY.
+    pub(super) has_empty: bool,
+}
+
+/// Loads as if by relaxed atomic loads, slot by slot, in any order.
+#[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
+#[inline]
+pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
+    use std::arch::asm;
+    use std::arch::x86_64::{
+        __m128i, _mm_and_si128, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32,
+        _mm_cvtsi128_si64, _mm_movemask_ps, _mm_set1_epi32, _mm_shuffle_ps, _mm_unpackhi_epi64,
+    };
+
+    const TAG_IN_HIGH_HALF: i32 = 0x7fff << 16;
+    const HIGH_HALVES: i32 = 0b11_01_11_01;
+
+    let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+    // SAFETY: reads the 64 bytes of the bucket, which we borrow and which are aligned to 64 (a
+    // const assertion of `page` holds that), and nothing else. The processor reads each aligned
+    // eight bytes, even more so each tag, whole, so this does what relaxed atomic loads would.
+    unsafe {
+        asm!(
+            "movdqa {a}, [{slots}]",
+            "movdqa {b}, [{slots} + 16]",
+            "movdqa {c}, [{slots} + 32]",
+            "movdqa {d}, [{slots} + 48]",
+            slots = in(reg) slots.as_ptr(),
+            a = lateout(xmm_reg) a,
+            b = lateout(xmm_reg) b,
+            c = lateout(xmm_reg) c,
+            d = lateout(xmm_reg) d,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    // SAFETY: SSE2 is part of every x86-64, and these only compute.
+    unsafe {
+        let mask = _mm_set1_epi32(TAG_IN_HIGH_HALF);
+        let wanted = _mm_set1_epi32(i32::from(tag) << 16);
+        let four_matches = |low: __m128i, high: __m128i| {
+            let (low, high) = (_mm_castsi128_ps(low), _mm_castsi128_ps(high));
+            let tags = _mm_castps_si128(_mm_shuffle_ps::<HIGH_HALVES>(low, high));
+            let equal = _mm_cmpeq_epi32(_mm_and_si128(tags, mask), wanted);
+            let matches = _mm_movemask_ps(_mm_castsi128_ps(equal));
+            #[expect(clippy::cast_sign_loss, reason = "a mask of four bits")]
+            let matches = matches as u32;
+            matches
+        };
+        Glance {
+            matches: four_matches(a, b) | four_matches(c, d) << 4,
+            has_empty: _mm_cvtsi128_si64(_mm_unpackhi_epi64(d, d)) == 0,
+        }
+    }
+}
+
+/// Loads as if by relaxed atomic loads, slot by slot, in any order.
+#[cfg(any(test, not(target_arch = "x86_64"), miri, loom))]
+#[inline]
+pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
+    use super::slot::Word;
+    use crate::sync::Ordering;
+
+    let words = std::array::from_fn::<_, SLOTS_PER_BUCKET, _>(|at| {
+        Word::read(&slots[at], Ordering::Relaxed)
+    });
+    // All tags are compared before the first branch: where in the bucket the key is, no branch
+    // predictor can know.
+    let matches = (0..)
+        .zip(words)
+        .map(|(at, word)| u32::from(word.has_tag(tag)) << at);
+    Glance {
+        matches: matches.fold(0, |all, one| all | one),
+        has_empty: words[SLOTS_PER_BUCKET - 1] == Word::EMPTY,
+    }
+}
+
+#[cfg(any(not(target_arch = "x86_64"), miri, loom))]
+pub(super) use glance_by_slots as glance;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::index::slot::{Location, Word};
+    use crate::sync::Ordering;
+
+    #[repr(align(64))]
+    struct Aligned([AtomicU64; 8]);
+
+    #[test]
+    fn tags_are_told_from_each_other_in_every_slot() {
+        let bucket = Aligned(Default::default());
+        let all = |tag| glance(&bucket.0, tag).matches;
+        assert_eq!((all(0), all(1)), (0xff, 0));
+        for (at, slot) in bucket.0.iter().enumerate() {
+            assert!(glance(&bucket.0, 1).has_empty);
+            let tag = 1 << at | 0x4000;
+            // A location of all ones, verified or not.
+            let location = Location::new(524_287, 4_294_967_288);
+            Word::new(tag, location, at % 2 == 0).write(slot, Ordering::Relaxed);
+            assert_eq!(glance(&bucket.0, tag).matches, 1 << at);
+        }
+        for tag in 0..=0x7fff {
+            assert_eq!(glance(&bucket.0, tag), glance_by_slots(&bucket.0, tag));
+        }
+        assert!(!glance(&bucket.0, 1).has_empty);
+        Word::DELETED.write(&bucket.0[7], Ordering::Relaxed);
+        assert!(!glance(&bucket.0, 1).has_empty);
+        assert_eq!(glance(&bucket.0, 0).matches, 0x80);
+    }
+}
