@@ -1,0 +1,152 @@
+//! The directory itself: is it a store, is it ours, what in it is left over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{Disk, DiskFile, LockError, OpenMode};
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::format::names::{self, FileName};
+use crate::format::segment::{HEADER_LEN, SegmentHeader};
+use crate::format::{Invalid, SegmentId, StoreId};
+use crate::log::manifest_file;
+
+/// The files in the directory that are not segments of the manifest.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    /// Files of interrupted steps: to be removed.
+    pub(crate) orphans: Vec<String>,
+    /// Files that are not the store's: to be left alone.
+    pub(crate) foreign: Vec<String>,
+    /// The highest segment id that any file's name has.
+    pub(crate) highest_id: Option<SegmentId>,
+}
+
+/// Checks that the directory is a store or can become one, changing nothing but that a missing
+/// directory is made if `create`; takes the lock; reads the manifest.
+pub(crate) fn enter<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    create: bool,
+) -> Result<(D::Lock, Option<Manifest>)> {
+    match disk.list(dir) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
+            disk.create_dir(dir)
+                .map_err(|e| Error::io("create", dir, e))?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NotFound {
+                dir: dir.to_path_buf(),
+            });
+        }
+        Err(e) => return Err(Error::io("open the data directory", dir, e)),
+    }
+    // Before the lock file is made, so that a directory that is no store is not touched.
+    if manifest_file::read(disk, dir)?.is_none() {
+        check_free(disk, dir, create)?;
+    }
+    let lock_path = dir.join(names::LOCK);
+    let holder = format!("process {}", std::process::id());
+    let lock = disk.lock(&lock_path, &holder).map_err(|e| match e {
+        LockError::Held { holder } => Error::Locked {
+            dir: dir.to_path_buf(),
+            holder,
+        },
+        LockError::Io(e) => Error::io("lock", &lock_path, e),
+    })?;
+    // Again, since it may have changed before the lock was taken.
+    let manifest = manifest_file::read(disk, dir)?;
+    if manifest.is_none() {
+        check_free(disk, dir, create)?;
+    }
+    Ok((lock, manifest))
+}
+
+/// Checks that a directory without a manifest holds nothing, so that a store can be made in it.
+fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
+    let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
+    for entry in &entries {
+        let path = dir.join(&entry.name);
+        match names::parse(&entry.name) {
+            FileName::Lock | FileName::ManifestTmp => {}
+            FileName::Segment(_) | FileName::Hint(_) | FileName::Torn(_) => {
+                let reason = "there are segments, but the manifest is missing";
+                return Err(Error::corrupt(&dir.join(names::MANIFEST), 0, reason));
+            }
+            // A manifest that came since it was looked for.
+            FileName::Manifest => return Ok(()),
+            FileName::Foreign if is_harmless(&entry.name) => {}
+            FileName::Foreign => {
+                let reason = "a new store needs an empty directory".to_owned();
+                return Err(Error::ForeignFile { path, reason });
+            }
+        }
+    }
+    if create {
+        Ok(())
+    } else {
+        Err(Error::NotFound {
+            dir: dir.to_path_buf(),
+        })
+    }
+}
+
+/// Names that file systems and desktops put into every directory.
+fn is_harmless(name: &str) -> bool {
+    name.starts_with('.') || name == "lost+found"
+}
+
+/// Sorts out what is in the directory beside the manifest's segments.
+///
+/// # Errors
+///
+/// When there is a segment of another store: removing it as an orphan would destroy somebody's
+/// data.
+pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> Result<Leftovers> {
+    let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
+    let named = |id: SegmentId| manifest.segments.iter().any(|(other, _)| *other == id);
+    let mut leftovers = Leftovers::default();
+    for entry in entries {
+        let name = names::parse(&entry.name);
+        if let FileName::Segment(id) | FileName::Hint(id) | FileName::Torn(id) = name {
+            leftovers.highest_id = leftovers.highest_id.max(Some(id));
+        }
+        match name {
+            FileName::Segment(id) if !named(id) => {
+                check_ours(disk, dir.join(&entry.name), manifest.store)?;
+                leftovers.orphans.push(entry.name);
+            }
+            FileName::Hint(id) if !named(id) => leftovers.orphans.push(entry.name),
+            FileName::ManifestTmp => leftovers.orphans.push(entry.name),
+            FileName::Foreign => leftovers.foreign.push(entry.name),
+            _ => {}
+        }
+    }
+    leftovers.orphans.sort_unstable();
+    leftovers.foreign.sort_unstable();
+    Ok(leftovers)
+}
+
+fn check_ours<D: Disk>(disk: &D, path: PathBuf, store: StoreId) -> Result<()> {
+    let mut bytes = [0; HEADER_LEN];
+    let read = disk
+        .open(&path, OpenMode::Read)
+        .and_then(|file| file.read_at(&mut bytes, 0));
+    if read.is_err() {
+        // Too short for a header: the beginning of a segment that never came to be.
+        return Ok(());
+    }
+    match SegmentHeader::decode(&bytes) {
+        Ok(header) if header.store != store => {
+            let reason = format!("it is a segment of the store {}", header.store);
+            Err(Error::ForeignFile { path, reason })
+        }
+        Err(Invalid::Version(found)) => Err(Error::UnsupportedVersion {
+            file: path,
+            found,
+            supported: crate::format::FORMAT_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,206 @@
+//! The segment that was being written to: continued if it was closed in good order, else ended
+//! where its sound records end.
+//!
+//! After a crash, in this order:
+//!
+//! 1. Scan. Damage before the end of what was durable is an error, and nothing is touched.
+//! 2. Copy the torn tail beside the segment, and sync the copy.
+//! 3. Write what no record proves to be durable once more, and sync it. A crash, or a failed sync
+//!    before it, may have left it in the page cache only, as clean pages that no sync would write.
+//! 4. Footer, cut, sync; hint file.
+//! 5. The manifest says that it is sealed. The next write begins a new segment with a new salt.
+//!
+//! A crash anywhere in between leaves a segment that step 1 reads the same way.
+
+use std::path::PathBuf;
+
+use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode};
+use crate::error::{Error, Result};
+use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
+use crate::format::{Invalid, SegmentId, names};
+use crate::recovery::report::TornTail;
+use crate::recovery::sealed::{Opened, Source, encode_hint};
+use crate::segment::hint::Summary;
+use crate::segment::scanner::{self, Behind, Check, ScanEnd};
+use crate::segment::writer::{hint_owner, write_hint};
+use crate::segment::{Segment, SegmentWriter};
+
+/// A segment that was closed in good order, ready to be continued.
+pub(crate) struct Continued<D: Disk> {
+    pub(crate) opened: Opened<D>,
+    pub(crate) writer: SegmentWriter<D>,
+}
+
+/// A segment that a crash left behind.
+pub(crate) struct Interrupted<D: Disk> {
+    path: PathBuf,
+    file: D::File,
+    header: SegmentHeader,
+    bytes: Vec<u8>,
+    scan: ScanEnd,
+    summary: Summary,
+    /// The first byte behind the records that is not zero, up to the last one: what is cut.
+    torn_len: u64,
+}
+
+impl<D: Disk> Source<'_, D> {
+    /// Reads a segment whose records end at `data_len`, all of them synced.
+    pub(crate) fn closed(
+        &self,
+        id: SegmentId,
+        data_len: u64,
+        segment_size: u64,
+    ) -> Result<Continued<D>> {
+        let (path, file, header) = self.open(id, OpenMode::Write)?;
+        let len = usize::try_from(data_len).unwrap_or(usize::MAX);
+        let capacity = (segment_size as usize).max(len + FOOTER_LEN);
+        let mut buffer = AppendBuffer::new(capacity).map_err(|e| Error::io("buffer", &path, e))?;
+        let read = buffer.append(len, |out| file.read_at(out, 0));
+        match read {
+            Some(Ok(())) => {}
+            Some(Err(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                let reason = format!("the file ends before its records do, at {data_len}");
+                return Err(Error::corrupt(&path, data_len, reason));
+            }
+            Some(Err(e)) => return Err(Error::io("read", &path, e)),
+            None => return Err(Error::corrupt(&path, data_len, "an impossible length")),
+        }
+        let data = buffer.region().tail(0).unwrap_or_default();
+        let (summary, end) = Summary::of(data, &header, self.hasher, Check::Appended);
+        if let Some(problem) = end.problem {
+            return Err(Error::corrupt(&path, end.end, problem.to_string()));
+        }
+        let owner = hint_owner(&header, &summary.footer(data));
+        let writer = SegmentWriter::resume(self.disk, path, header, file, buffer);
+        let segment = writer.reader();
+        let hint = encode_hint(&summary, &owner, &segment)?;
+        Ok(Continued {
+            opened: Opened {
+                segment,
+                hint,
+                data_len,
+                rebuilt: None,
+            },
+            writer,
+        })
+    }
+
+    /// Reads a segment that was being written to when the process or the machine died.
+    pub(crate) fn interrupted(&self, id: SegmentId) -> Result<Interrupted<D>> {
+        let (path, file, header) = self.open(id, OpenMode::Write)?;
+        let read = || {
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+            file.read_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        let bytes: Vec<u8> = read().map_err(|e| Error::io("read", &path, e))?;
+        let (summary, scan) = Summary::of(&bytes, &header, self.hasher, Check::Appended);
+        let end = scan.end as usize;
+        // A complete footer: the crash came between sealing and the manifest.
+        let footer = SegmentFooter::decode(&bytes[end..], scan.end);
+        let torn_len = match footer {
+            Ok(_) => 0,
+            Err(_) => bytes[end..]
+                .iter()
+                .rposition(|&b| b != 0)
+                .map_or(0, |last| last as u64 + 1),
+        };
+        if torn_len > 0 {
+            let behind = scanner::look_ahead(&bytes, &header, scan.end);
+            if let Behind::DurableRecord { offset } = behind {
+                let problem = scan.problem.as_ref().unwrap_or(&Invalid::Short);
+                let reason = format!(
+                    "{problem}; the record at {offset} was written after this one was durable, so \
+                     this is no torn tail"
+                );
+                return Err(Error::corrupt(&path, scan.end, reason));
+            }
+        }
+        Ok(Interrupted {
+            path,
+            file,
+            header,
+            bytes,
+            scan,
+            summary,
+            torn_len,
+        })
+    }
+
+    /// Ends an interrupted segment behind its last sound record, durably. `None` for the segment
+    /// if there is no record in it.
+    pub(crate) fn end(
+        &self,
+        interrupted: Interrupted<D>,
+    ) -> Result<(Option<Opened<D>>, Option<TornTail>)> {
+        let Interrupted {
+            path,
+            file,
+            header,
+            bytes,
+            scan,
+            summary,
+            torn_len,
+        } = interrupted;
+        let end = scan.end;
+        let torn = if torn_len > 0 {
+            let cut = &bytes[end as usize..(end + torn_len) as usize];
+            Some(self.save_torn(header.id, end, cut)?)
+        } else {
+            None
+        };
+        if end == HEADER_LEN as u64 {
+            return Ok((None, torn));
+        }
+        let data = &bytes[..end as usize];
+        let footer = summary.footer(data);
+        let proven = scan.synced_upto.clamp(HEADER_LEN as u64, end);
+        let finish = || {
+            file.write_at(&data[proven as usize..], proven)?;
+            file.sync_data()?;
+            file.write_at(&footer.encode(), end)?;
+            file.set_len(end + FOOTER_LEN as u64)?;
+            file.sync_data()
+        };
+        finish().map_err(|e| Error::io("end", &path, e))?;
+        drop(file);
+        // Without its hint file a segment only takes longer to open.
+        let _ = write_hint(self.disk, self.dir, &header, &summary, &footer);
+        let segment = Segment::sealed(self.disk.clone(), path, header, end, self.read_mode)?;
+        let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
+        Ok((
+            Some(Opened {
+                segment,
+                hint,
+                data_len: end,
+                rebuilt: None,
+            }),
+            torn,
+        ))
+    }
+
+    /// Copies what will be cut off into a file of its own, durably. A copy from an earlier,
+    /// interrupted recovery is replaced: it has the same bytes.
+    fn save_torn(&self, id: SegmentId, offset: u64, bytes: &[u8]) -> Result<TornTail> {
+        let path = self.dir.join(names::torn(id));
+        let save = || {
+            let file = match self.disk.open(&path, OpenMode::CreateNew) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                    self.disk.open(&path, OpenMode::Write)?
+                }
+                opened => opened?,
+            };
+            file.set_len(bytes.len() as u64)?;
+            file.write_at(bytes, 0)?;
+            file.sync_data()?;
+            self.disk.sync_dir(self.dir)
+        };
+        save().map_err(|e| Error::io("save the torn tail to", &path, e))?;
+        Ok(TornTail {
+            segment: id,
+            offset,
+            len: bytes.len() as u64,
+            saved_to: path,
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! How a store is opened: every option, its trade-off and its default.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Store, write_back};
+use crate::CrabKv;
+use crate::disk::{Disk, OsDisk};
+use crate::error::{Error, Result};
+use crate::format::hash::HASH_BITS;
+use crate::recovery::RecoveryProgress;
+use crate::segment::ReadMode;
+
+/// When a write is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it returns: it survives the death of the process and of the machine. Writes of
+    /// several threads share a sync.
+    #[default]
+    EveryWrite,
+    /// It survives the death of the process when it returns, and that of the machine after at
+    /// most this long. What a power cut takes is the end of the log, never something in between.
+    Interval(Duration),
+}
+
+/// When a record's checksum is verified on reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// The first time that this process reads it: damage on the disk is found, at almost no
+    /// price for what is read often.
+    #[default]
+    FirstRead,
+    /// Every time: also finds memory that goes bad under a long-running process. Costs fetching
+    /// the whole record.
+    EveryRead,
+    /// Never: damage gives wrong values. For data that can be made again.
+    Never,
+}
+
+/// The smallest segment size, in bytes.
+const MIN_SEGMENT_SIZE: u64 = 256;
+/// The largest segment size, in bytes: 4 GiB less 4 KiB.
+const MAX_SEGMENT_SIZE: u64 = (4 << 30) - 4096;
+/// The segment size unless the builder says otherwise: 64 MiB.
+const DEFAULT_SEGMENT_SIZE: u64 = 64 << 20;
+
+/// What the options say.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
+pub(crate) struct Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) create: bool,
+    pub(crate) segment_size: u64,
+    pub(crate) durability: Durability,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) compression: bool,
+    pub(crate) cache_capacity: Option<NonZeroUsize>,
+    /// `None` without a write-back buffer.
+    pub(crate) write_back_bytes: Option<usize>,
+    pub(crate) auto_compaction: bool,
+    pub(crate) async_compaction: bool,
+    pub(crate) verify: Verify,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) recovery_threads: usize,
+    pub(crate) progress: Option<Arc<crate::recovery::ProgressFn>>,
+    pub(crate) hash_bits: u8,
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
+        if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(&self.segment_size) {
+            let range = format!("{MIN_SEGMENT_SIZE} to {MAX_SEGMENT_SIZE} bytes");
+            return invalid(
+                "segment_size",
+                format!("{} is not {range}", self.segment_size),
+            );
+        }
+        if self.default_ttl == Some(Duration::ZERO) {
+            return invalid(
+                "default_ttl",
+                "0 would expire every value at once; leave it out".into(),
+            );
+        }
+        if self.durability == Durability::Interval(Duration::ZERO) {
+            let reason = "0 is every write; leave it out for that".into();
+            return invalid("sync_interval", reason);
+        }
+        if self.write_back_bytes == Some(0) {
+            return invalid("write_back_bytes", "a buffer needs room; at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// Opens a store with options other than the defaults.
+///
+/// [`build`](CrabKvBuilder::build) gives the text facade, [`build_store`](CrabKvBuilder::build_store)
+/// the store for bytes; the options are the same.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let store = crabkv::CrabKv::builder(dir.path())
+///     .sync_interval(Duration::from_millis(100))
+///     .compression(true)
+///     .build_store()?;
+/// store.put("key", vec![b'x'; 1000])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder does nothing before `build` or `build_store`"]
+pub struct CrabKvBuilder {
+    settings: Settings,
+}
+
+impl CrabKvBuilder {
+    /// Options for the store in `dir`, all at their defaults.
+    pub fn new(dir: impl AsRef<Path>) -> CrabKvBuilder {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        CrabKvBuilder {
+            settings: Settings {
+                dir: dir.as_ref().to_path_buf(),
+                create: true,
+                segment_size: DEFAULT_SEGMENT_SIZE,
+                durability: Durability::EveryWrite,
+                default_ttl: None,
+                compression: false,
+                cache_capacity: None,
+                write_back_bytes: None,
+                auto_compaction: true,
+                async_compaction: false,
+                verify: Verify::FirstRead,
+                read_mode: ReadMode::Mmap,
+                recovery_threads: threads,
+                progress: None,
+                hash_bits: HASH_BITS as u8,
+            },
+        }
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Settings)) -> CrabKvBuilder {
+        set(&mut self.settings);
+        self
+    }
+
+    /// Whether to make the directory and a store in it if there is none. Default: yes. Without
+    /// it, opening fails with [`Error::NotFound`] and nothing is made.
+    pub fn create_if_missing(self, create: bool) -> CrabKvBuilder {
+        self.with(|s| s.create = create)
+    }
+
+    /// How large a segment file grows before the next one begins, in bytes; also how much memory
+    /// the active segment can take and how much disk space is reserved at a time. From 256 bytes
+    /// (for tests) to just under 4 GiB. Default: 64 MiB. Much smaller segments run out of maps
+    /// (`vm.max_map_count`); larger ones make compaction coarser. Can be changed at every open.
+    pub fn segment_size(self, bytes: u64) -> CrabKvBuilder {
+        self.with(|s| s.segment_size = bytes)
+    }
+
+    /// Syncs at this interval in the background instead of at every write: about a hundred times
+    /// the writes per second. Default: every write is synced before it returns.
+    ///
+    /// When the process dies, nothing is lost. When the machine dies, what was written in the
+    /// last interval may be.
+    pub fn sync_interval(self, interval: Duration) -> CrabKvBuilder {
+        self.with(|s| s.durability = Durability::Interval(interval))
+    }
+
+    /// [`sync_interval`](CrabKvBuilder::sync_interval) and its default in one.
+    pub fn durability(self, durability: Durability) -> CrabKvBuilder {
+        self.with(|s| s.durability = durability)
+    }
+
+    /// How long values live that are put without a TTL of their own. Default: for ever.
+    pub fn default_ttl(self, ttl: Duration) -> CrabKvBuilder {
+        self.with(|s| s.default_ttl = Some(ttl))
+    }
+
+    /// Compresses values with Snappy where it is worth it: from 256 bytes on, if it saves at
+    /// least a tenth. Default: no. Compressed values take less room and are not zero-copy: a get
+    /// decompresses, or finds them in the [cache](CrabKvBuilder::cache_capacity). What is already
+    /// there is read either way.
+    pub fn compression(self, compression: bool) -> CrabKvBuilder {
+        self.with(|s| s.compression = compression)
+    }
+
+    /// Keeps this many values that cost something to read (decompressed ones, and all in
+    /// [`ReadMode::Pread`]) in an LRU cache. Default: none. Plain values in mapped segments never
+    /// go through it: reading them in place is faster.
+    pub fn cache_capacity(self, values: NonZeroUsize) -> CrabKvBuilder {
+        self.with(|s| s.cache_capacity = Some(values))
+    }
+
+    /// Lets writes wait in memory, so that many writes to one key cost one. Default: no.
+    ///
+    /// They reach the log at [`flush`](Store::flush), when the buffer is
+    /// [full](CrabKvBuilder::write_back_bytes), and when the last handle is dropped. When the
+    /// process or the machine dies, what waits is lost, all of it since the last flush.
+    pub fn write_back_cache(self, write_back: bool) -> CrabKvBuilder {
+        self.with(|s| {
+            let bytes = s
+                .write_back_bytes
+                .unwrap_or(write_back::DEFAULT_WRITE_BACK_BYTES);
+            s.write_back_bytes = write_back.then_some(bytes);
+        })
+    }
+
+    /// As [`write_back_cache(true)`](CrabKvBuilder::write_back_cache), flushing itself when keys
+    /// and values take more than about this many bytes. Default: 8 MiB.
+    pub fn write_back_bytes(self, bytes: usize) -> CrabKvBuilder {
+        self.with(|s| s.write_back_bytes = Some(bytes))
+    }
+
+    /// Whether to compact by itself, once a third of a log of more than 1 MiB is stale. Default:
+    /// yes.
+    pub fn auto_compaction(self, auto: bool) -> CrabKvBuilder {
+        self.with(|s| s.auto_compaction = auto)
+    }
+
+    /// Compacts on a thread of its own instead of in the write that makes it worth while.
+    /// Default: no.
+    pub fn async_compaction(self, background: bool) -> CrabKvBuilder {
+        self.with(|s| s.async_compaction = background)
+    }
+
+    /// When checksums are verified on reading. Default: at the first read of a record.
+    pub fn verify(self, verify: Verify) -> CrabKvBuilder {
+        self.with(|s| s.verify = verify)
+    }
+
+    /// How sealed segments are read. Default: through memory maps.
+    pub fn read_mode(self, mode: ReadMode) -> CrabKvBuilder {
+        self.with(|s| s.read_mode = mode)
+    }
+
+    /// How many threads open a store. Default: one for each core.
+    pub fn recovery_threads(self, threads: NonZeroUsize) -> CrabKvBuilder {
+        self.with(|s| s.recovery_threads = threads.get())
+    }
+
+    /// Calls `progress` while the store is opened, at the start and after each segment; not
+    /// called by several threads at once.
+    pub fn on_recovery_progress(
+        self,
+        progress: impl Fn(&RecoveryProgress) + Send + Sync + 'static,
+    ) -> CrabKvBuilder {
+        self.with(|s| s.progress = Some(Arc::new(progress)))
+    }
+
+    /// Uses only this many bits of a key's hash, in a store that is made now, so that keys
+    /// collide: for tests.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn hash_bits(self, bits: u8) -> CrabKvBuilder {
+        self.with(|s| s.hash_bits = bits)
+    }
+
+    /// Opens the store for text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`], wrapped in an [`std::io::Error`].
+    pub fn build(self) -> std::io::Result<CrabKv> {
+        Ok(CrabKv::from(self.build_store()?))
+    }
+
+    /// Opens the store for bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`], and [`Error::InvalidOption`].
+    pub fn build_store(self) -> Result<Store> {
+        self.build_on(OsDisk)
+    }
+
+    /// Opens the store on another disk than the operating system's.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_store`](CrabKvBuilder::build_store).
+    #[cfg(any(test, feature = "sim"))]
+    pub fn build_store_on<D: Disk>(self, disk: D) -> Result<Store<D>> {
+        self.build_on(disk)
+    }
+
+    fn build_on<D: Disk>(self, disk: D) -> Result<Store<D>> {
+        Store::open_on(disk, self.settings)
+    }
+}

@@ -1,0 +1,51 @@
+//! The store's clock: the wall clock, but never behind a time that it has been seen at.
+//!
+//! What was seen expired stays expired when the wall clock jumps back, in this process at once
+//! and in later ones from the next manifest commit on (every rotation, compaction and close).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::disk::Disk;
+
+pub(crate) struct Clock<D> {
+    disk: D,
+    high_water_ms: AtomicU64,
+}
+
+impl<D: Disk> Clock<D> {
+    pub(crate) fn new(disk: D, high_water_ms: u64) -> Clock<D> {
+        Clock {
+            disk,
+            high_water_ms: AtomicU64::new(high_water_ms),
+        }
+    }
+
+    /// The time, remembered: it never goes back behind what this has returned.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now = self.disk.now_ms();
+        self.high_water_ms
+            .fetch_max(now, Ordering::Relaxed)
+            .max(now)
+    }
+
+    /// Whether something that expires at `expires_at_ms` has. Writes shared memory only where
+    /// the answer is yes and new, which must then stay yes.
+    #[inline]
+    pub(crate) fn has_passed(&self, expires_at_ms: u64) -> bool {
+        if expires_at_ms <= self.high_water_ms.load(Ordering::Relaxed) {
+            return true;
+        }
+        expires_at_ms <= self.disk.now_ms() && expires_at_ms <= self.now_ms()
+    }
+}
+
+/// A duration in whole milliseconds, rounded up so that nothing expires early.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// A time in milliseconds since the epoch as the system's type.
+pub(crate) fn system_time(ms: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}

@@ -1,0 +1,180 @@
+//! Group commit, by leader and followers.
+//!
+//! Writers append to the buffer under the writer lock and wait. One of them leads: it writes
+//! everything appended so far with one write and one sync, without holding the writer lock, so
+//! that others go on appending; then it publishes the records and wakes the others. Whoever is
+//! left over and finds no leader leads next.
+//!
+//! Leading is also what sealing, compaction and closing need: nobody else touches the active
+//! segment's file meanwhile.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::engine::{Engine, Writer};
+use super::pending::Group;
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::log::LogError;
+
+/// Who leads.
+#[derive(Default)]
+pub(crate) struct CommitTurn {
+    leading: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// The right to write and sync the active segment's file; given back when dropped.
+pub(crate) struct Lead<'e> {
+    turn: &'e CommitTurn,
+}
+
+impl CommitTurn {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the lead.
+    pub(crate) fn lead(&self) -> Lead<'_> {
+        let mut leading = self.lock();
+        while *leading {
+            leading = self
+                .changed
+                .wait(leading)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *leading = true;
+        Lead { turn: self }
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        *self.turn.lock() = false;
+        self.turn.changed.notify_all();
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    /// Waits until a group of writes is durable and published, leading if nobody does.
+    pub(crate) fn wait_for(&self, group: &Arc<Group>) -> Result<()> {
+        let mut leading = self.turn.lock();
+        loop {
+            if let Some(outcome) = group.outcome() {
+                return outcome;
+            }
+            if *leading {
+                leading = self
+                    .turn
+                    .changed
+                    .wait(leading)
+                    .unwrap_or_else(PoisonError::into_inner);
+            } else {
+                *leading = true;
+                drop(leading);
+                let lead = Lead { turn: &self.turn };
+                // Its outcome reaches everybody through the group.
+                let _ = self.commit(&lead);
+                drop(lead);
+                leading = self.turn.lock();
+            }
+        }
+    }
+
+    /// Makes everything appended so far durable and visible.
+    pub(crate) fn commit(&self, _lead: &Lead<'_>) -> Result<()> {
+        let (job, group, count) = {
+            let mut writer = self.lock_writer();
+            let group = std::mem::take(&mut writer.group);
+            (writer.log.unsynced(), group, writer.pending.len())
+        };
+        let (wrote, synced) = match &job {
+            Some(job) => {
+                let wrote = job.write();
+                let synced = if wrote.is_ok() { job.sync() } else { Ok(()) };
+                (wrote, synced)
+            }
+            None => (Ok(()), Ok(())),
+        };
+        let mut writer = self.lock_writer();
+        let outcome = match (wrote, synced) {
+            (Ok(()), Ok(())) => {
+                if let Some(job) = &job {
+                    writer.log.note_synced(job);
+                }
+                self.publish(&mut writer, count)
+            }
+            (Err(error @ Error::DiskFull { .. }), _) => Err(self.take_back(&mut writer, error)),
+            (Err(error), _) | (_, Err(error)) => Err(self.break_down(&mut writer, error)),
+        };
+        group.settle(outcome.clone());
+        outcome
+    }
+
+    /// Publishes the oldest `count` pending records.
+    pub(crate) fn publish(&self, writer: &mut Writer<D>, count: usize) -> Result<()> {
+        writer.changing = true;
+        let mut published = Ok(());
+        for _ in 0..count {
+            let Some(record) = writer.pending.pop() else {
+                break;
+            };
+            published = self.publish_one(writer, record.hash, record.placed, record.kind);
+            if published.is_err() {
+                break;
+            }
+        }
+        writer.changing = false;
+        // The records are durable, but the index no longer tells the truth of them.
+        published.map_err(|error| self.break_down(writer, error))
+    }
+
+    /// Publishes everything that is pending: it has been made durable.
+    pub(crate) fn publish_all(&self, writer: &mut Writer<D>) -> Result<()> {
+        let group = std::mem::take(&mut writer.group);
+        let count = writer.pending.len();
+        let published = self.publish(writer, count);
+        group.settle(published.clone());
+        published
+    }
+
+    /// Undoes a write that did not fit on the disk: nothing that is pending has happened.
+    pub(crate) fn take_back(&self, writer: &mut Writer<D>, error: Error) -> Error {
+        if let Err(worse) = writer.log.take_back_unwritten() {
+            return self.break_down(writer, worse);
+        }
+        drop_pending(writer, &error);
+        error
+    }
+
+    /// Refuses all writes from now on: nobody knows what is on the disk.
+    pub(crate) fn break_down(&self, writer: &mut Writer<D>, error: Error) -> Error {
+        let cause = self.poison.get_or_init(|| Arc::new(error.clone()));
+        drop_pending(
+            writer,
+            &Error::Poisoned {
+                cause: Arc::clone(cause),
+            },
+        );
+        error
+    }
+
+    /// Turns a failed step of the log into the caller's error.
+    pub(crate) fn log_failed(&self, writer: &mut Writer<D>, error: LogError) -> Error {
+        match error {
+            LogError::Unchanged(error) => error,
+            LogError::Broken(error) => self.break_down(writer, error),
+        }
+    }
+
+    /// Makes everything so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_poison()?;
+        self.commit(&self.turn.lead())
+    }
+}
+
+/// Tells everybody who waits that their writes did not happen.
+fn drop_pending<D: Disk>(writer: &mut Writer<D>, error: &Error) {
+    writer.pending.clear();
+    std::mem::take(&mut writer.group).settle(Err(error.clone()));
+}

@@ -1,0 +1,163 @@
+//! The engine: everything that handles of one store share.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::background::Background;
+use super::builder::Settings;
+use super::cache::Cache;
+use super::clock::{self, Clock};
+use super::commit::CommitTurn;
+use super::pending::{Group, Pending};
+use super::write_back::WriteBack;
+use super::{Durability, Verify};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::format::KeyHasher;
+use crate::index::{Index, IndexWriter};
+use crate::log::{Log, LogOptions, SegmentTable};
+use crate::reclaim::Collector;
+use crate::recovery::{self, RecoveryOptions, RecoveryReport};
+
+/// What only the one who holds the writer lock may touch.
+pub(crate) struct Writer<D: Disk> {
+    pub(crate) log: Log<D>,
+    pub(crate) index: IndexWriter,
+    pub(crate) pending: Pending,
+    /// What the writes appended now belong to.
+    pub(crate) group: Arc<Group>,
+    /// Whether log and index are in the middle of a change; still set when the lock is taken
+    /// after a panic, it means that they no longer fit together.
+    pub(crate) changing: bool,
+}
+
+pub(crate) struct Engine<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) settings: Settings,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) verify: Verify,
+    pub(crate) collector: Arc<Collector>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) table: Arc<SegmentTable<D>>,
+    pub(crate) clock: Clock<D>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) write_back: Option<WriteBack>,
+    pub(crate) report: RecoveryReport,
+    pub(crate) turn: CommitTurn,
+    writer: Mutex<Writer<D>>,
+    /// The first failure that left the disk in an unknown state.
+    pub(crate) poison: OnceLock<Arc<Error>>,
+    /// One compaction at a time.
+    pub(crate) compacting: Mutex<()>,
+    pub(crate) background: Background,
+    /// Last, so that it is given back when everything else is done.
+    _lock: D::Lock,
+}
+
+impl<D: Disk> Engine<D> {
+    pub(crate) fn open(disk: D, settings: Settings) -> Result<Arc<Engine<D>>> {
+        settings.check()?;
+        let recovered = recovery::recover(
+            &disk,
+            &settings.dir,
+            &RecoveryOptions {
+                log: LogOptions {
+                    segment_size: settings.segment_size,
+                    read_mode: settings.read_mode,
+                },
+                create: settings.create,
+                threads: settings.recovery_threads,
+                hash_bits: settings.hash_bits,
+                progress: settings.progress.as_deref(),
+            },
+        )?;
+        let log = Log::new(recovered.log);
+        let engine = Arc::new(Engine {
+            hasher: log.manifest().hasher,
+            verify: settings.verify,
+            collector: recovered.collector,
+            index: recovered.index,
+            table: Arc::clone(log.table()),
+            clock: Clock::new(disk.clone(), log.manifest().clock_ms),
+            cache: settings.cache_capacity.map(Cache::new),
+            write_back: settings.write_back_bytes.map(WriteBack::new),
+            report: recovered.report,
+            turn: CommitTurn::default(),
+            writer: Mutex::new(Writer {
+                log,
+                index: recovered.index_writer,
+                pending: Pending::default(),
+                group: Arc::default(),
+                changing: false,
+            }),
+            poison: OnceLock::new(),
+            compacting: Mutex::new(()),
+            background: Background::new(),
+            _lock: recovered.lock,
+            disk,
+            settings,
+        });
+        engine.start_background()?;
+        Ok(engine)
+    }
+
+    /// Takes the writer lock. Only what is short may happen under it; waiting for the disk only
+    /// in [`Durability::Interval`] and with the lead.
+    pub(crate) fn lock_writer(&self) -> MutexGuard<'_, Writer<D>> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut writer.changing) {
+            self.break_down(&mut writer, Error::Panicked);
+        }
+        writer
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(Error::Poisoned {
+                cause: Arc::clone(cause),
+            }),
+        }
+    }
+
+    /// When something written now expires.
+    pub(crate) fn expiry(&self, ttl: super::batch::Ttl) -> Option<u64> {
+        let ttl = match ttl {
+            super::batch::Ttl::Default => self.settings.default_ttl?,
+            super::batch::Ttl::For(ttl) => ttl,
+        };
+        Some(self.clock.now_ms().saturating_add(clock::whole_ms(ttl)))
+    }
+
+    /// Flushes, syncs, and tells the manifest that the store ended in good order.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.background.stop();
+        self.flush_write_back()?;
+        self.check_poison()?;
+        let lead = self.turn.lead();
+        self.commit(&lead)?;
+        let mut writer = self.lock_writer();
+        let clock_ms = self.clock.now_ms();
+        if writer.log.is_worth_sealing() {
+            if let Err(error) = writer.log.seal(clock_ms) {
+                // Closed unsealed, it takes a little longer to open.
+                self.log_failed(&mut writer, error);
+                self.check_poison()?;
+            }
+        }
+        writer
+            .log
+            .close(clock_ms)
+            .map_err(|error| self.log_failed(&mut writer, error))
+    }
+
+    pub(crate) fn is_interval(&self) -> bool {
+        matches!(self.settings.durability, Durability::Interval(_))
+    }
+}
+
+impl<D: Disk> Drop for Engine<D> {
+    fn drop(&mut self) {
+        // Whoever wants to know of a failure calls `close` first; then this does nothing new.
+        let _ = self.close();
+    }
+}

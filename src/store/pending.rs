@@ -1,0 +1,116 @@
+//! Records that are appended but not durable yet, so that readers must not see them; writes that
+//! depend on what is there must.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use crate::error::Error;
+use crate::format::KeyHash;
+use crate::format::record::Kind;
+use crate::log::Placed;
+
+/// A record that waits to be published.
+#[derive(Clone, Copy)]
+pub(crate) struct PendingRecord {
+    pub(crate) hash: KeyHash,
+    pub(crate) placed: Placed,
+    pub(crate) kind: Kind,
+    /// The record of the same hash before it, by number.
+    previous: Option<u64>,
+}
+
+/// The pending records in the order of the log.
+#[derive(Default)]
+pub(crate) struct Pending {
+    records: VecDeque<PendingRecord>,
+    /// The number of the first of them; they are numbered for the life of the store.
+    first: u64,
+    /// The newest record of each hash.
+    newest: HashMap<KeyHash, u64, BuildHasherDefault<HashOfHash>>,
+}
+
+impl Pending {
+    pub(crate) fn push(&mut self, hash: KeyHash, placed: Placed, kind: Kind) {
+        let number = self.first + self.records.len() as u64;
+        let previous = self.newest.insert(hash, number);
+        self.records.push_back(PendingRecord {
+            hash,
+            placed,
+            kind,
+            previous,
+        });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Takes out the oldest.
+    pub(crate) fn pop(&mut self) -> Option<PendingRecord> {
+        let record = self.records.pop_front()?;
+        if self.newest.get(&record.hash) == Some(&self.first) {
+            self.newest.remove(&record.hash);
+        }
+        self.first += 1;
+        Some(record)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.first += self.records.len() as u64;
+        self.records.clear();
+        self.newest.clear();
+    }
+
+    /// The pending records of a hash, newest first.
+    pub(crate) fn of(&self, hash: KeyHash) -> impl Iterator<Item = &PendingRecord> {
+        let record = |number: &u64| self.records.get(number.checked_sub(self.first)? as usize);
+        let newest = if self.newest.is_empty() {
+            None
+        } else {
+            self.newest.get(&hash).and_then(record)
+        };
+        std::iter::successors(newest, move |newer| {
+            newer.previous.as_ref().and_then(record)
+        })
+    }
+}
+
+/// A key's hash needs no hashing.
+#[derive(Default)]
+pub(crate) struct HashOfHash(u64);
+
+impl Hasher for HashOfHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        // The map looks at the top bits and the low ones; a key's hash has 48.
+        self.0 = hash | hash << 48;
+    }
+}
+
+/// The writes that will become durable together, and what came of them.
+#[derive(Default)]
+pub(crate) struct Group {
+    outcome: OnceLock<Result<(), Error>>,
+}
+
+impl Group {
+    pub(crate) fn settle(self: &Arc<Group>, outcome: Result<(), Error>) {
+        // Settled once: whoever settles a group has taken it out of the writer first.
+        let _ = self.outcome.set(outcome);
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Result<(), Error>> {
+        self.outcome.get().cloned()
+    }
+}

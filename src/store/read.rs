@@ -1,0 +1,206 @@
+//! The read path: key to record, and record to value.
+//!
+//! Hash, one line of the index, one record. No lock is taken; without expiry, compression and
+//! `pread` nothing is computed, copied or counted beyond a checksum the first time.
+
+use std::sync::Arc;
+
+use super::Verify;
+use super::engine::Engine;
+use super::value::Value;
+use crate::disk::{Disk, Region};
+use crate::error::Result;
+use crate::format::record::Record;
+use crate::format::{KeyHash, value as codec};
+use crate::index::{Candidate, Location};
+use crate::reclaim::Pin;
+use crate::segment::Segment;
+
+/// A record that was looked for, where it was found.
+pub(crate) struct Hit<'p, D: Disk> {
+    pub(crate) segment: &'p Segment<D>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: HitBytes<'p>,
+}
+
+pub(crate) enum HitBytes<'p> {
+    InPlace {
+        region: &'p Arc<Region>,
+        record: Record<'p>,
+    },
+    Copied(Vec<u8>),
+}
+
+impl<'p, D: Disk> Hit<'p, D> {
+    /// The record; its lengths were checked when it was found.
+    pub(crate) fn record(&self) -> Result<Record<'_>> {
+        match &self.bytes {
+            HitBytes::InPlace { record, .. } => Ok(*record),
+            HitBytes::Copied(bytes) => {
+                Record::parse(bytes).map_err(|e| self.segment.damage(self.offset, &e))
+            }
+        }
+    }
+
+    /// The value, if it can be borrowed as it lies.
+    #[inline]
+    pub(crate) fn borrowed(&self) -> Option<&'p [u8]> {
+        match &self.bytes {
+            HitBytes::InPlace { record, .. } if !record.is_compressed() => Some(record.value()),
+            _ => None,
+        }
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        self.hasher.hash(key)
+    }
+
+    /// The live record of a key in the log.
+    #[inline]
+    pub(crate) fn find<'p>(&'p self, pin: &'p Pin<'_>, key: &[u8]) -> Result<Option<Hit<'p, D>>> {
+        self.find_hashed(pin, self.hash(key), key)
+    }
+
+    #[inline]
+    pub(crate) fn find_hashed<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Result<Option<Hit<'p, D>>> {
+        let found = self.index.find(pin, hash.into(), |candidate| {
+            self.read_candidate(pin, &candidate, key).transpose()
+        });
+        match found.transpose()? {
+            Some(hit) if self.has_expired(&hit)? => Ok(None),
+            found => Ok(found),
+        }
+    }
+
+    /// The candidate's record, if it has this key.
+    #[inline]
+    fn read_candidate<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        candidate: &Candidate<'_>,
+        key: &[u8],
+    ) -> Result<Option<Hit<'p, D>>> {
+        let verify = match self.verify {
+            Verify::FirstRead => !candidate.is_verified(),
+            Verify::EveryRead => true,
+            Verify::Never => false,
+        };
+        // Before the keys are compared: a damaged key must not pass for another one.
+        let hit = self.read(pin, candidate.location(), verify)?;
+        if verify && self.verify == Verify::FirstRead {
+            candidate.mark_verified();
+        }
+        let same = match &hit.bytes {
+            HitBytes::InPlace { record, .. } => record.key() == key,
+            HitBytes::Copied(_) => hit.record()?.key() == key,
+        };
+        Ok(same.then_some(hit))
+    }
+
+    /// The record at a location that the index gave under this pin.
+    #[inline]
+    pub(crate) fn read<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        location: Location,
+        verify: bool,
+    ) -> Result<Hit<'p, D>> {
+        let offset = location.offset();
+        let segment = self.table.get(pin, location.segment_slot());
+        let segment =
+            segment.unwrap_or_else(|| unreachable!("the index names a segment of the table"));
+        let bytes = match segment.region() {
+            Some(region) => {
+                let record = segment.record_in(region, offset)?;
+                HitBytes::InPlace { region, record }
+            }
+            None => HitBytes::Copied(segment.copy_record(offset)?),
+        };
+        let hit = Hit {
+            segment,
+            offset,
+            bytes,
+        };
+        if verify && !hit.record()?.is_valid(segment.checksum_seed(), offset) {
+            return Err(segment.damage(offset, &crate::format::Invalid::Checksum));
+        }
+        Ok(hit)
+    }
+
+    #[inline]
+    fn has_expired(&self, hit: &Hit<'_, D>) -> Result<bool> {
+        let expiry = match &hit.bytes {
+            HitBytes::InPlace { record, .. } => record.expires_at_ms(),
+            HitBytes::Copied(_) => hit.record()?.expires_at_ms(),
+        };
+        Ok(expiry.is_some_and(|expiry| self.clock.has_passed(expiry)))
+    }
+
+    /// The value of a hit, as a guard of its own.
+    #[inline]
+    pub(crate) fn value(&self, hit: &Hit<'_, D>) -> Result<Value> {
+        if let HitBytes::InPlace { region, record } = &hit.bytes {
+            if !record.is_compressed() {
+                let offset = hit.offset as usize + record.value_offset();
+                let version = record.seq(hit.segment.header().base_seq);
+                return Ok(Value::in_place(
+                    Arc::clone(region),
+                    offset,
+                    record.value().len(),
+                    version,
+                    record.expires_at_ms(),
+                ));
+            }
+        }
+        let record = hit.record()?;
+        let version = record.seq(hit.segment.header().base_seq);
+        let bytes = self.owned_value(hit)?;
+        Ok(Value::owned(bytes, Some(version), record.expires_at_ms()))
+    }
+
+    /// The live value of a key in the log.
+    #[inline]
+    pub(crate) fn get_in_log(&self, key: &[u8]) -> Result<Option<Value>> {
+        let pin = self.collector.pin();
+        match self.find(&pin, key)? {
+            Some(hit) => self.value(&hit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The live value of a key, in the write-back buffer or else in the log.
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        if let Some(buffer) = &self.write_back {
+            if let Some(write) = buffer.get(key) {
+                return Ok(self.buffered_value(write));
+            }
+        }
+        self.get_in_log(key)
+    }
+
+    /// The value of a hit in memory of its own, through the cache if there is one.
+    pub(crate) fn owned_value(&self, hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
+        let make = || {
+            let record = hit.record()?;
+            if !record.is_compressed() {
+                return Ok(record.value().into());
+            }
+            codec::decompress(record.value())
+                .map(Arc::from)
+                .map_err(|reason| hit.segment.damage(hit.offset, &reason))
+        };
+        match &self.cache {
+            Some(cache) => cache.get_or_make((hit.segment.id(), hit.offset), make),
+            None => make(),
+        }
+    }
+}

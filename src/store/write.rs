@@ -1,0 +1,378 @@
+//! The write path: from an operation to a published record.
+//!
+//! With every-write sync a record is appended under the writer lock and published by the leader
+//! of its group once it is durable ([`super::commit`]). With an interval it is written into the
+//! file and published at once, under the same lock.
+
+use std::sync::{Arc, MutexGuard};
+
+use super::batch::{self, Ttl, WriteBatch};
+use super::engine::{Engine, Writer};
+use super::read::Hit;
+use super::value::Value;
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::format::batch::FRAME_OVERHEAD;
+use crate::format::record::{self, Kind};
+use crate::format::{KeyHash, MAX_BATCH_BYTES, value as codec};
+use crate::log::{Entry, Placed};
+use crate::reclaim::Pin;
+
+/// A write, its value compressed already if that is worth it.
+struct Op<'a> {
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+    compressed: Option<Vec<u8>>,
+    expires_at_ms: Option<u64>,
+}
+
+impl Op<'_> {
+    fn entry(&self, collides: bool) -> Entry<'_> {
+        Entry {
+            kind: if self.value.is_some() {
+                Kind::Put
+            } else {
+                Kind::Tombstone
+            },
+            key: self.key,
+            value: self
+                .compressed
+                .as_deref()
+                .or(self.value)
+                .unwrap_or_default(),
+            compressed: self.compressed.is_some(),
+            expires_at_ms: self.expires_at_ms,
+            collides,
+        }
+    }
+
+    fn len(&self) -> usize {
+        let entry = self.entry(false);
+        record::encoded_len(
+            entry.key.len(),
+            entry.value.len(),
+            entry.expires_at_ms.is_some(),
+        )
+    }
+}
+
+/// What a write that depends on what is there decides to do.
+pub(crate) enum Change {
+    Nothing,
+    Put {
+        value: Vec<u8>,
+        expires_at_ms: Option<u64>,
+    },
+    Delete,
+}
+
+/// What the writer sees of a key, pending records included.
+pub(crate) struct Current<'p, D: Disk> {
+    pub(crate) live: Option<Hit<'p, D>>,
+    /// Another key with the same hash is live.
+    collides: bool,
+}
+
+impl<D: Disk> Engine<D> {
+    /// Puts a value, whatever was there.
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], ttl: Ttl) -> Result<()> {
+        batch::check_key(key)?;
+        batch::check_value(value)?;
+        let expires_at_ms = self.expiry(ttl);
+        if let Some(buffer) = &self.write_back {
+            buffer.put(key, value, expires_at_ms);
+            return self.flush_if_full(buffer);
+        }
+        let op = self.op(key, Some(value), expires_at_ms);
+        let len = op.len();
+        let mut writer = self.lock_with_room(len)?;
+        let pin = self.collector.pin();
+        let hash = self.hash(key);
+        let collides = self.current(&pin, &writer, hash, key)?.collides;
+        drop(pin);
+        writer.changing = true;
+        self.append_one(writer, hash, &op.entry(collides))
+    }
+
+    /// Changes a key as `decide` says, which is shown the live value and may be asked again.
+    /// Nobody else writes in between.
+    pub(crate) fn modify<T>(
+        &self,
+        key: &[u8],
+        mut decide: impl FnMut(Option<&Value>) -> Result<(Change, T)>,
+    ) -> Result<T> {
+        batch::check_key(key)?;
+        if let Some(buffer) = &self.write_back {
+            return self.modify_buffered(buffer, key, decide);
+        }
+        let hash = self.hash(key);
+        // Room for a record that takes the place of one like it; more is asked for when needed.
+        let mut room = record::encoded_len(key.len(), 0, true);
+        loop {
+            let mut writer = self.lock_with_room(room)?;
+            let pin = self.collector.pin();
+            let current = self.current(&pin, &writer, hash, key)?;
+            let live = current
+                .live
+                .as_ref()
+                .map(|hit| self.value(hit))
+                .transpose()?;
+            let collides = current.collides;
+            drop(pin);
+            let (change, result) = decide(live.as_ref())?;
+            let op = match &change {
+                Change::Nothing => return Ok(result),
+                Change::Put {
+                    value,
+                    expires_at_ms,
+                } => {
+                    batch::check_value(value)?;
+                    self.op(key, Some(value), *expires_at_ms)
+                }
+                Change::Delete => self.op(key, None, None),
+            };
+            if !writer.log.has_room(op.len()) {
+                room = op.len();
+                continue;
+            }
+            writer.changing = true;
+            self.append_one(writer, hash, &op.entry(collides))?;
+            return Ok(result);
+        }
+    }
+
+    /// Applies a batch: all of it or nothing.
+    pub(crate) fn write(&self, batch: &WriteBatch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let ops = batch
+            .iter()
+            .map(|(key, value, ttl)| (key, value, value.and_then(|_| self.expiry(ttl))));
+        if let Some(buffer) = &self.write_back {
+            buffer.write(ops);
+            return self.flush_if_full(buffer);
+        }
+        self.write_ops(ops)
+    }
+
+    /// Writes operations as one frame.
+    pub(crate) fn write_ops<'a>(
+        &self,
+        ops: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>, Option<u64>)>,
+    ) -> Result<()> {
+        let ops: Vec<_> = ops
+            .map(|(key, value, expiry)| self.op(key, value, expiry))
+            .collect();
+        let len: usize = ops.iter().map(Op::len).sum();
+        if (len + FRAME_OVERHEAD) as u64 > MAX_BATCH_BYTES {
+            let len = (len + FRAME_OVERHEAD) as u64;
+            return Err(Error::BatchTooLarge {
+                len,
+                max: MAX_BATCH_BYTES,
+            });
+        }
+        let mut writer = self.lock_with_room(len + FRAME_OVERHEAD)?;
+        let pin = self.collector.pin();
+        let hashes: Vec<_> = ops.iter().map(|op| self.hash(op.key)).collect();
+        let mut entries = Vec::with_capacity(ops.len());
+        for (op, &hash) in ops.iter().zip(&hashes) {
+            let collides = self.current(&pin, &writer, hash, op.key)?.collides;
+            entries.push(op.entry(collides));
+        }
+        mark_collisions_within(&hashes, &mut entries);
+        drop(pin);
+        writer.changing = true;
+        let mut placed = Vec::with_capacity(entries.len());
+        let appended = writer
+            .log
+            .append_frame(&entries, len, |place| placed.push(place));
+        debug_assert!(appended.is_some(), "room was made");
+        let records = hashes.into_iter().zip(placed).zip(&entries);
+        for ((hash, placed), entry) in records {
+            writer.pending.push(hash, placed, entry.kind);
+        }
+        self.finish(writer)
+    }
+
+    fn op<'a>(&self, key: &'a [u8], value: Option<&'a [u8]>, expires_at_ms: Option<u64>) -> Op<'a> {
+        let compressed = if self.settings.compression {
+            value.and_then(codec::compress)
+        } else {
+            None
+        };
+        Op {
+            key,
+            value,
+            compressed,
+            expires_at_ms,
+        }
+    }
+
+    /// The writer lock, with room for a record or frame of `len` bytes.
+    fn lock_with_room(&self, len: usize) -> Result<MutexGuard<'_, Writer<D>>> {
+        loop {
+            self.check_poison()?;
+            let writer = self.lock_writer();
+            if writer.log.has_room(len) {
+                return Ok(writer);
+            }
+            drop(writer);
+            let lead = self.turn.lead();
+            let mut writer = self.lock_writer();
+            if !writer.log.has_room(len) {
+                self.check_poison()?;
+                writer.changing = true;
+                let made = writer.log.make_room(len, self.clock.now_ms());
+                writer.changing = false;
+                made.map_err(|error| self.log_failed(&mut writer, error))?;
+                // Sealing has made everything before durable.
+                self.publish_all(&mut writer)?;
+            }
+            drop(writer);
+            drop(lead);
+        }
+    }
+
+    fn append_one(
+        &self,
+        mut writer: MutexGuard<'_, Writer<D>>,
+        hash: KeyHash,
+        entry: &Entry<'_>,
+    ) -> Result<()> {
+        let placed = writer.log.append(entry);
+        debug_assert!(placed.is_some(), "room was made");
+        if let Some(placed) = placed {
+            writer.pending.push(hash, placed, entry.kind);
+        }
+        self.finish(writer)
+    }
+
+    /// Brings what was just appended to where the durability asked for is reached.
+    fn finish(&self, mut writer: MutexGuard<'_, Writer<D>>) -> Result<()> {
+        writer.changing = false;
+        let compaction_due = writer.log.take_check_due();
+        if self.is_interval() {
+            match writer.log.write() {
+                Ok(()) => {
+                    let count = writer.pending.len();
+                    self.publish(&mut writer, count)?;
+                }
+                Err(error @ Error::DiskFull { .. }) => {
+                    return Err(self.take_back(&mut writer, error));
+                }
+                Err(error) => return Err(self.break_down(&mut writer, error)),
+            }
+            drop(writer);
+        } else {
+            let group = Arc::clone(&writer.group);
+            drop(writer);
+            self.wait_for(&group)?;
+        }
+        if compaction_due {
+            self.compact_soon();
+        }
+        Ok(())
+    }
+
+    /// What the writer sees of a key: the pending records, then the index.
+    pub(crate) fn current<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        writer: &Writer<D>,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Result<Current<'p, D>> {
+        let mut collides = false;
+        let mut settled = None;
+        for pending in writer.pending.of(hash) {
+            let hit = self.read(pin, pending.placed.location, false)?;
+            if hit.record()?.key() != key {
+                collides = true;
+            } else if settled.is_none() {
+                settled = Some((pending.kind == Kind::Put).then_some(hit));
+            }
+        }
+        let found = writer
+            .index
+            .find(hash.into(), |candidate| -> Option<Result<()>> {
+                let hit = match self.read(pin, candidate.location(), false) {
+                    Ok(hit) => hit,
+                    Err(error) => return Some(Err(error)),
+                };
+                let its_key = match hit.record() {
+                    Ok(record) => record.key(),
+                    Err(error) => return Some(Err(error)),
+                };
+                let (same, same_hash) = (its_key == key, self.hash(its_key) == hash);
+                if same && settled.is_none() {
+                    settled = Some(Some(hit));
+                }
+                collides |= same_hash && !same;
+                None
+            });
+        if let Some(Err(error)) = found {
+            return Err(error);
+        }
+        let live = match settled.flatten() {
+            Some(hit) => {
+                let expiry = hit.record()?.expires_at_ms();
+                (!expiry.is_some_and(|expiry| self.clock.has_passed(expiry))).then_some(hit)
+            }
+            None => None,
+        };
+        Ok(Current { live, collides })
+    }
+
+    /// Points the index at a record, and moves the bytes of the one before from live to stale.
+    pub(crate) fn publish_one(
+        &self,
+        writer: &mut Writer<D>,
+        hash: KeyHash,
+        placed: Placed,
+        kind: Kind,
+    ) -> Result<()> {
+        let pin = self.collector.pin();
+        let new = self.read(&pin, placed.location, false)?;
+        let new = new.record()?;
+        let mut old_len = 0;
+        let is_same_key = |location| -> Result<bool> {
+            let old = self.read(&pin, location, false)?;
+            let record = old.record()?;
+            old_len = record.len();
+            Ok(record.key() == new.key())
+        };
+        let old = match kind {
+            Kind::Put => writer
+                .index
+                .upsert(hash.into(), placed.location, false, is_same_key)?,
+            _ => writer.index.remove(hash.into(), is_same_key)?,
+        };
+        if let Some(usage) = old.and_then(|old| writer.log.usage_mut(old.segment_slot())) {
+            usage.remove_live(old_len);
+        }
+        if let Some(usage) = writer.log.usage_mut(placed.location.segment_slot()) {
+            match kind {
+                Kind::Put => usage.add_live(placed.len),
+                _ => usage.tombstone_bytes += placed.len as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Marks the entries of a batch that share a hash with another key of the same batch.
+fn mark_collisions_within(hashes: &[KeyHash], entries: &mut [Entry<'_>]) {
+    let mut order: Vec<_> = (0..hashes.len()).collect();
+    order.sort_unstable_by_key(|&i| hashes[i]);
+    for group in order.chunk_by(|&a, &b| hashes[a] == hashes[b]) {
+        let collide = group
+            .iter()
+            .any(|&i| entries[i].key != entries[group[0]].key);
+        if collide {
+            for &i in group {
+                entries[i].collides = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a store does, as a program that embeds it sees it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use crabkv::{Error, Store, Verify, WriteBatch};
+use std::time::Duration;
+
+fn open(dir: &tempfile::TempDir) -> Store {
+    Store::builder(dir.path())
+        .segment_size(4096)
+        .build_store()
+        .unwrap()
+}
+
+#[test]
+fn what_was_put_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for i in 0..1000u32 {
+        store.put(format!("key{i}"), format!("value{i}")).unwrap();
+    }
+    for i in (0..1000u32).step_by(3) {
+        assert!(store.delete(format!("key{i}")).unwrap());
+    }
+    let check = |store: &Store| {
+        for i in 0..1000u32 {
+            let value = store.get(format!("key{i}")).unwrap();
+            let expected = (i % 3 != 0).then(|| format!("value{i}"));
+            assert_eq!(
+                value.as_deref(),
+                expected.as_deref().map(str::as_bytes),
+                "{i}"
+            );
+        }
+        assert_eq!(store.len(), 666);
+        assert_eq!(store.iter().count(), 666);
+    };
+    check(&store);
+    drop(store);
+    let store = open(&dir);
+    assert!(store.recovery_report().clean);
+    check(&store);
+}
+
+#[test]
+fn interval_mode_batches_and_compaction_work_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let build = || {
+        Store::builder(dir.path())
+            .segment_size(1 << 20)
+            .sync_interval(Duration::from_millis(10))
+            .verify(Verify::EveryRead)
+            .build_store()
+            .unwrap()
+    };
+    let store = build();
+    let mut batch = WriteBatch::new();
+    for round in 0..20u32 {
+        for i in 0..5000u32 {
+            batch.put(i.to_le_bytes(), format!("{round}-{i}")).unwrap();
+            if batch.len() == 100 {
+                store.write(&batch).unwrap();
+                batch.clear();
+            }
+        }
+    }
+    let stats = store.stats();
+    assert!(stats.data_bytes < 3 * stats.live_bytes, "{stats:?}");
+    store.compact().unwrap();
+    for i in 0..5000u32 {
+        assert_eq!(
+            store.get(i.to_le_bytes()).unwrap().unwrap(),
+            &*format!("19-{i}")
+        );
+    }
+    drop(store);
+    let store = build();
+    assert_eq!(store.len(), 5000);
+    for i in 0..5000u32 {
+        assert_eq!(
+            store.get(i.to_le_bytes()).unwrap().unwrap(),
+            &*format!("19-{i}")
+        );
+    }
+    assert!(matches!(Store::open(dir.path()), Err(Error::Locked { .. })));
+}
