@@ -5,6 +5,7 @@
 //! is pointed at its copy. A crash before that manifest leaves orphans, after it, too: the next
 //! open removes whichever files it does not name.
 
+use std::cell::OnceCell;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
@@ -32,8 +33,11 @@ struct Input<D: Disk> {
 /// What a merge can see of the store.
 struct Around<'a, D: Disk> {
     engine: &'a Engine<D>,
-    /// The hints of the segments that are not merged.
-    others: Vec<Hint<Region>>,
+    source: &'a Source<'a, D>,
+    /// The segments that are not merged.
+    others: &'a [Input<D>],
+    /// Their hints, read when first asked for; `None` where one cannot be read.
+    hints: OnceCell<Vec<Option<Hint<Region>>>>,
 }
 
 impl<D: Disk> Surroundings for Around<'_, D> {
@@ -50,9 +54,18 @@ impl<D: Disk> Surroundings for Around<'_, D> {
     }
 
     fn may_hide(&self, hash: KeyHash, seq: SeqNo) -> bool {
-        self.others
-            .iter()
-            .any(|hint| hint.find(hash).any(|entry| entry.seq < seq))
+        let read = |other: &Input<D>| {
+            let opened = self.source.sealed(other.segment.id(), other.data_len);
+            opened.ok().map(|opened| opened.hint)
+        };
+        let hints = self
+            .hints
+            .get_or_init(|| self.others.iter().map(read).collect());
+        // What cannot be asked may hold anything.
+        hints.iter().any(|hint| match hint {
+            Some(hint) => hint.find(hash).any(|entry| entry.seq < seq),
+            None => true,
+        })
     }
 
     fn new_header(&self, base_seq: SeqNo) -> SegmentHeader {
@@ -172,13 +185,11 @@ impl<D: Disk> Engine<D> {
             hasher: self.hasher,
             read_mode: options.read_mode,
         };
-        let others = others
-            .iter()
-            .map(|other| Ok(source.sealed(other.segment.id(), other.data_len)?.hint))
-            .collect::<Result<_>>()?;
         let around = Around {
             engine: self,
+            source: &source,
             others,
+            hints: OnceCell::new(),
         };
         let inputs: Vec<_> = inputs
             .iter()

@@ -130,7 +130,6 @@ impl<D: Disk> Engine<D> {
 
     /// Flushes, syncs, and tells the manifest that the store ended in good order.
     pub(crate) fn close(&self) -> Result<()> {
-        self.background.stop();
         self.flush_write_back()?;
         self.check_poison()?;
         let lead = self.turn.lead();
@@ -157,6 +156,7 @@ impl<D: Disk> Engine<D> {
 
 impl<D: Disk> Drop for Engine<D> {
     fn drop(&mut self) {
+        self.background.stop();
         // Whoever wants to know of a failure calls `close` first; then this does nothing new.
         let _ = self.close();
     }

@@ -83,12 +83,14 @@ impl<D: Disk> Engine<D> {
             buffer.put(key, value, expires_at_ms);
             return self.flush_if_full(buffer);
         }
-        let op = self.op(key, Some(value), expires_at_ms);
-        let len = op.len();
-        let mut writer = self.lock_with_room(len)?;
+        self.write_one(&self.op(key, Some(value), expires_at_ms))
+    }
+
+    fn write_one(&self, op: &Op<'_>) -> Result<()> {
+        let hash = self.hash(op.key);
+        let mut writer = self.lock_with_room(op.len())?;
         let pin = self.collector.pin();
-        let hash = self.hash(key);
-        let collides = self.current(&pin, &writer, hash, key)?.collides;
+        let collides = self.current(&pin, &writer, hash, op.key)?.collides;
         drop(pin);
         writer.changing = true;
         self.append_one(writer, hash, &op.entry(collides))
@@ -156,7 +158,7 @@ impl<D: Disk> Engine<D> {
         self.write_ops(ops)
     }
 
-    /// Writes operations as one frame.
+    /// Writes operations as one frame; a single one needs none.
     pub(crate) fn write_ops<'a>(
         &self,
         ops: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>, Option<u64>)>,
@@ -164,6 +166,9 @@ impl<D: Disk> Engine<D> {
         let ops: Vec<_> = ops
             .map(|(key, value, expiry)| self.op(key, value, expiry))
             .collect();
+        if let [op] = &ops[..] {
+            return self.write_one(op);
+        }
         let len: usize = ops.iter().map(Op::len).sum();
         if (len + FRAME_OVERHEAD) as u64 > MAX_BATCH_BYTES {
             let len = (len + FRAME_OVERHEAD) as u64;
