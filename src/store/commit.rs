@@ -8,7 +8,9 @@
 //! Leading is also what sealing, compaction and closing need: nobody else touches the active
 //! segment's file meanwhile.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Writer};
 use super::pending::Group;
@@ -21,7 +23,14 @@ use crate::log::LogError;
 pub(crate) struct CommitTurn {
     leading: Mutex<bool>,
     changed: Condvar,
+    /// About how many writers there are: the size of the last groups, falling slowly.
+    expected_writers: AtomicU32,
+    /// How long the last sync took.
+    last_sync_ns: AtomicU64,
 }
+
+/// The longest that a leader waits for the writers of the last group to come again.
+const MAX_GATHER: Duration = Duration::from_micros(500);
 
 /// The right to write and sync the active segment's file; given back when dropped.
 pub(crate) struct Lead<'e> {
@@ -31,6 +40,30 @@ pub(crate) struct Lead<'e> {
 impl CommitTurn {
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.leading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a little for those who wrote in the last group and are likely to write again: what a
+    /// group has more of, the next one does not wait a whole sync for. A lone writer never waits.
+    fn gather(&self, group: &Group) {
+        let expected = self.expected_writers.load(Ordering::Relaxed);
+        if group.writers() >= expected {
+            return;
+        }
+        let last_sync = Duration::from_nanos(self.last_sync_ns.load(Ordering::Relaxed));
+        let (begun, patience) = (Instant::now(), (last_sync / 2).min(MAX_GATHER));
+        while group.writers() < expected && begun.elapsed() < patience {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Remembers a group's size for the next ones. An eighth at a time is forgotten, so that
+    /// groups of changing size are still waited for, and writers that left are not for long.
+    fn note_group(&self, writers: u32, sync: Duration) {
+        let expected = self.expected_writers.load(Ordering::Relaxed);
+        let expected = writers.max(expected - expected.div_ceil(8));
+        self.expected_writers.store(expected, Ordering::Relaxed);
+        self.last_sync_ns
+            .store(sync.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Waits for the lead.
@@ -72,6 +105,7 @@ impl<D: Disk> Engine<D> {
                 *leading = true;
                 drop(leading);
                 let lead = Lead { turn: &self.turn };
+                self.turn.gather(group);
                 // Its outcome reaches everybody through the group.
                 let _ = self.commit(&lead);
                 drop(lead);
@@ -90,7 +124,9 @@ impl<D: Disk> Engine<D> {
         let (wrote, synced) = match &job {
             Some(job) => {
                 let wrote = job.write();
+                let begun = Instant::now();
                 let synced = if wrote.is_ok() { job.sync() } else { Ok(()) };
+                self.turn.note_group(group.writers(), begun.elapsed());
                 (wrote, synced)
             }
             None => (Ok(()), Ok(())),

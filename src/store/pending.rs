@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
@@ -101,10 +102,22 @@ impl Hasher for HashOfHash {
 /// The writes that will become durable together, and what came of them.
 #[derive(Default)]
 pub(crate) struct Group {
+    writers: AtomicU32,
     outcome: OnceLock<Result<(), Error>>,
 }
 
 impl Group {
+    /// Joins a writer to the group it has appended for; the writer lock is held.
+    pub(crate) fn join(self: &Arc<Group>) -> Arc<Group> {
+        self.writers.fetch_add(1, Ordering::Relaxed);
+        Arc::clone(self)
+    }
+
+    /// How many writers wait for it.
+    pub(crate) fn writers(&self) -> u32 {
+        self.writers.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn settle(self: &Arc<Group>, outcome: Result<(), Error>) {
         // Settled once: whoever settles a group has taken it out of the writer first.
         let _ = self.outcome.set(outcome);

@@ -4,7 +4,7 @@
 //! of its group once it is durable ([`super::commit`]). With an interval it is written into the
 //! file and published at once, under the same lock.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use super::batch::{self, Ttl, WriteBatch};
 use super::engine::{Engine, Writer};
@@ -270,7 +270,7 @@ impl<D: Disk> Engine<D> {
             }
             drop(writer);
         } else {
-            let group = Arc::clone(&writer.group);
+            let group = writer.group.join();
             drop(writer);
             self.wait_for(&group)?;
         }
