@@ -2,10 +2,7 @@
 
 mod compaction;
 mod crabkv;
-#[cfg(any(test, feature = "sim"))]
 pub mod disk;
-#[cfg(not(any(test, feature = "sim")))]
-mod disk;
 mod error;
 mod format;
 mod index;

@@ -19,7 +19,8 @@ use std::io;
 use std::path::Path;
 
 pub use os::{OsDisk, OsFile, OsLock};
-pub use region::{AppendBuffer, Region};
+pub(crate) use region::AppendBuffer;
+pub use region::Region;
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{CrashPlan, FailKind, SimDisk, SimFile, SimLock};
 

@@ -134,7 +134,7 @@ impl AsRef<[u8]> for Region {
 ///
 /// One reservation of address space for a whole segment; memory is used only as far as it is
 /// written to.
-pub struct AppendBuffer {
+pub(crate) struct AppendBuffer {
     region: Arc<Region>,
 }
 
@@ -144,7 +144,7 @@ impl AppendBuffer {
     /// # Errors
     ///
     /// When the system has no address space left.
-    pub fn new(capacity: usize) -> io::Result<AppendBuffer> {
+    pub(crate) fn new(capacity: usize) -> io::Result<AppendBuffer> {
         let mut map = MmapMut::map_anon(capacity.max(1))?;
         let base = NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling());
         Ok(AppendBuffer {
@@ -158,29 +158,24 @@ impl AppendBuffer {
     }
 
     /// The reading end.
-    pub fn region(&self) -> &Arc<Region> {
+    pub(crate) fn region(&self) -> &Arc<Region> {
         &self.region
     }
 
     /// How many bytes have been appended.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         // Only this handle changes it.
         self.region.len.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing has been appended.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The room left.
-    pub fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.region.capacity - self.len()
     }
 
     /// Appends `len` bytes that `fill` writes, and makes them readable. `None`, and nothing
     /// done, when there is no room.
-    pub fn append<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    pub(crate) fn append<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         if len > self.remaining() {
             return None;
         }

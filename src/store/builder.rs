@@ -274,20 +274,15 @@ impl CrabKvBuilder {
     ///
     /// As [`Store::open`], and [`Error::InvalidOption`].
     pub fn build_store(self) -> Result<Store> {
-        self.build_on(OsDisk)
+        self.build_store_on(OsDisk)
     }
 
-    /// Opens the store on another disk than the operating system's.
+    /// Opens the store on another [`Disk`] than the operating system's: a simulated one, in tests.
     ///
     /// # Errors
     ///
     /// As [`build_store`](CrabKvBuilder::build_store).
-    #[cfg(any(test, feature = "sim"))]
     pub fn build_store_on<D: Disk>(self, disk: D) -> Result<Store<D>> {
-        self.build_on(disk)
-    }
-
-    fn build_on<D: Disk>(self, disk: D) -> Result<Store<D>> {
         Store::open_on(disk, self.settings)
     }
 }

@@ -236,8 +236,8 @@ impl<D: Disk> Store<D> {
         for chunk in keys.chunks(reader::OVERLAPPED) {
             let pin = self.engine.collector.pin();
             self.engine.prefetch(&pin, chunk, &mut hashes);
-            for key in chunk {
-                values.push(self.engine.get(key.as_ref())?);
+            for (key, hash) in chunk.iter().zip(hashes) {
+                values.push(self.engine.get_hashed(&pin, hash, key.as_ref())?);
             }
         }
         Ok(values)

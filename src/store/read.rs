@@ -167,24 +167,30 @@ impl<D: Disk> Engine<D> {
     }
 
     /// The live value of a key in the log.
-    #[inline]
     pub(crate) fn get_in_log(&self, key: &[u8]) -> Result<Option<Value>> {
         let pin = self.collector.pin();
-        match self.find(&pin, key)? {
-            Some(hit) => self.value(&hit).map(Some),
-            None => Ok(None),
-        }
+        let hit = self.find(&pin, key)?;
+        hit.map(|hit| self.value(&hit)).transpose()
     }
 
     /// The live value of a key, in the write-back buffer or else in the log.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        if let Some(buffer) = &self.write_back {
-            if let Some(write) = buffer.get(key) {
-                return Ok(self.buffered_value(write));
-            }
+        self.get_hashed(&self.collector.pin(), self.hash(key), key)
+    }
+
+    #[inline]
+    pub(crate) fn get_hashed(
+        &self,
+        pin: &Pin<'_>,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Result<Option<Value>> {
+        if let Some(write) = self.write_back.as_ref().and_then(|buffer| buffer.get(key)) {
+            return Ok(self.buffered_value(write));
         }
-        self.get_in_log(key)
+        let hit = self.find_hashed(pin, hash, key)?;
+        hit.map(|hit| self.value(&hit)).transpose()
     }
 
     /// The value of a hit in memory of its own, through the cache if there is one.
