@@ -14,10 +14,11 @@ use super::writer::max_depth;
 const MAX_LOAD: usize = SLOTS * 82 / 100;
 
 /// Into how many partitions, as a power of two, to divide the hashes of so many entries, so that
-/// each fills a page or two well.
+/// each fills one page or, where hashes are dense, two or three. Rounded down: partitions that are
+/// too small leave pages half empty.
 pub(crate) fn partition_bits(total_entries: usize) -> u32 {
     let pages = total_entries.div_ceil(MAX_LOAD).max(1);
-    pages.next_power_of_two().trailing_zeros().min(Trace::BITS)
+    pages.ilog2().min(Trace::BITS)
 }
 
 /// Builds parts of one index; threads may share it.

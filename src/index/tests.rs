@@ -436,7 +436,7 @@ fn partitions_fill_their_pages_well() {
     assert_eq!(partition_bits(0), 0);
     assert_eq!(partition_bits(3_352), 0);
     assert_eq!(partition_bits(3_353), 1);
-    assert_eq!(partition_bits(10_000_000), 12);
+    assert_eq!(partition_bits(10_000_000), 11);
 }
 
 #[test]

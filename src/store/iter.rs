@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Verify;
 use super::engine::Engine;
 use super::value::Value;
 use crate::disk::{Disk, OsDisk};
@@ -101,7 +102,8 @@ impl<D: Disk> Iter<D> {
                 .page_at(&pin, self.position, &mut locations);
             let mut page = Vec::with_capacity(locations.len());
             for &location in &locations {
-                let hit = self.engine.read(&pin, location, true)?;
+                let verify = self.engine.verify != Verify::Never;
+                let hit = self.engine.read(&pin, location, verify)?;
                 let record = hit.record()?;
                 let key = record.key();
                 let entry = (self.engine.hash(key), key);
