@@ -25,10 +25,9 @@ pub(super) const BUCKETS: usize = if cfg!(loom) { 2 } else { 511 };
 pub(super) const SLOTS: usize = BUCKETS * SLOTS_PER_BUCKET;
 pub(super) const PAGE_BYTES: usize = size_of::<Page>();
 
-const CACHE_LINE_BYTES: usize = 64;
-
 #[cfg(not(loom))]
 const _: () = {
+    const CACHE_LINE_BYTES: usize = 64;
     assert!(PAGE_BYTES == 32 * 1024);
     assert!(size_of::<Header>() == CACHE_LINE_BYTES && size_of::<Bucket>() == CACHE_LINE_BYTES);
 };
