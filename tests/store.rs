@@ -84,3 +84,17 @@ fn interval_mode_batches_and_compaction_work_together() {
     }
     assert!(matches!(Store::open(dir.path()), Err(Error::Locked { .. })));
 }
+
+#[test]
+fn there_is_no_store_in_a_directory_of_other_things() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("letter.txt"), "dear reader").unwrap();
+    let open = |create| {
+        Store::builder(dir.path())
+            .create_if_missing(create)
+            .build_store()
+    };
+    assert!(matches!(open(false), Err(Error::NotFound { .. })));
+    assert!(matches!(open(true), Err(Error::ForeignFile { .. })));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}

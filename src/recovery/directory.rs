@@ -64,6 +64,7 @@ pub(crate) fn enter<D: Disk>(
 }
 
 /// Checks that a directory without a manifest holds nothing, so that a store can be made in it.
+/// If none may be made, it does not matter what else is there.
 fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
     for entry in &entries {
@@ -76,7 +77,7 @@ fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
             }
             // A manifest that came since it was looked for.
             FileName::Manifest => return Ok(()),
-            FileName::Foreign if is_harmless(&entry.name) => {}
+            FileName::Foreign if !create || is_harmless(&entry.name) => {}
             FileName::Foreign => {
                 let reason = "a new store needs an empty directory".to_owned();
                 return Err(Error::ForeignFile { path, reason });
