@@ -1,3 +1,7 @@
-//! The `crabkv` program.
+//! The `crabkv` program: a store from the command line.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}
