@@ -51,7 +51,15 @@ impl Disk for OsDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        fs::read_dir(dir)?
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                // Windows has several ways to say that this is no directory; not all have a kind.
+                is_dir(dir)?;
+                return Err(error);
+            }
+        };
+        entries
             .map(|entry| {
                 let entry = entry?;
                 Ok(DirEntry {
@@ -453,6 +461,15 @@ mod tests {
         assert!(deep.is_dir());
         OsDisk.create_dir(Path::new(".")).unwrap();
         assert!(OsDisk.create_dir(Path::new("")).is_err());
+    }
+
+    #[test]
+    fn listing_what_is_no_directory_says_so() {
+        let dir = temp_dir();
+        create(dir.path(), "a", b"abc");
+        let list = |name: &str| OsDisk.list(&dir.path().join(name)).unwrap_err().kind();
+        assert_eq!(list("a"), ErrorKind::NotADirectory);
+        assert_eq!(list("b"), ErrorKind::NotFound);
     }
 
     #[test]
