@@ -268,7 +268,10 @@ impl<B: AsRef<[u8]>> Hint<B> {
         }
         let mut previous = (KeyHash::new(0), SeqNo(0));
         let (mut next_seq, mut earliest_expiry_ms) = (self.base_seq, u64::MAX);
-        for entry in self.entries(0..self.len()) {
+        for (i, entry) in self.entries(0..self.len()).enumerate() {
+            if self.position(i) & RESERVED != 0 {
+                return Err(Invalid::Field("an unknown flag"));
+            }
             if (entry.hash, entry.seq) < previous {
                 return Err(Invalid::Field("the entries are out of order"));
             }
@@ -374,6 +377,15 @@ impl<B: AsRef<[u8]>> Hint<B> {
             }
             hint.entry(i, bucket as u64)
         })
+    }
+
+    /// The position and flags of an entry.
+    fn position(&self, entry: usize) -> u32 {
+        let at = self.layout.entries_at() + entry * self.layout.entry_len();
+        // The file's length was checked against the layout, so no read can be short.
+        Fields(&self.bytes.as_ref()[at + self.layout.suffix_bytes()..])
+            .u32()
+            .unwrap_or(RESERVED)
     }
 
     fn entry(&self, i: usize, bucket: u64) -> HintEntry {
@@ -505,6 +517,19 @@ mod tests {
                 "length {len}"
             );
         }
+    }
+
+    #[test]
+    fn a_reserved_bit_is_refused_though_the_checksum_fits() {
+        let mut bytes = encode(&owner(), &many(3));
+        let covered = bytes.len() - CHECKSUM_LEN;
+        bytes[HEADER_LEN + HASH_BYTES + 3] |= 0x20;
+        let checksum = crc32fast::hash(&bytes[..covered]);
+        bytes[covered..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(
+            Hint::decode(&bytes, &owner()).err(),
+            Some(Invalid::Field("an unknown flag"))
+        );
     }
 
     #[test]
