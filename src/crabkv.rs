@@ -31,6 +31,17 @@ pub struct CrabKv {
     store: Store,
 }
 
+impl CrabKvBuilder {
+    /// Opens the store for text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`], wrapped in an [`std::io::Error`].
+    pub fn build(self) -> io::Result<CrabKv> {
+        Ok(CrabKv::from(self.build_store()?))
+    }
+}
+
 impl From<Store> for CrabKv {
     fn from(store: Store) -> CrabKv {
         CrabKv { store }

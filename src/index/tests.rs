@@ -1,3 +1,5 @@
+//! The index against a map of the standard library, and its memory against its promises.
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;

@@ -1,3 +1,5 @@
+//! What is retired lives as long as a pin can reach it, and no longer than it must.
+
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::thread;

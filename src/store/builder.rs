@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Store, write_back};
-use crate::CrabKv;
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
 use crate::format::hash::HASH_BITS;
@@ -257,15 +256,6 @@ impl CrabKvBuilder {
     #[cfg(any(test, feature = "sim"))]
     pub fn hash_bits(self, bits: u8) -> CrabKvBuilder {
         self.with(|s| s.hash_bits = bits)
-    }
-
-    /// Opens the store for text.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::open`], wrapped in an [`std::io::Error`].
-    pub fn build(self) -> std::io::Result<CrabKv> {
-        Ok(CrabKv::from(self.build_store()?))
     }
 
     /// Opens the store for bytes.

@@ -13,7 +13,7 @@ use super::engine::{Engine, Writer};
 use crate::compaction::merge::{Merge, Merged, Surroundings};
 use crate::compaction::{CompactionReport, pick};
 use crate::disk::{Disk, Region};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::hint::Hint;
 use crate::format::manifest::SegmentState;
 use crate::format::segment::SegmentHeader;
@@ -235,7 +235,7 @@ impl<D: Disk> Engine<D> {
 /// deleted meanwhile.
 fn point_at_outputs<D: Disk>(writer: &mut Writer<D>, merged: Merged<D>) -> Result<()> {
     for (hash, location) in merged.expired {
-        let is_it = |other| Ok::<_, crate::Error>(other == location);
+        let is_it = |other| Ok::<_, Error>(other == location);
         writer.index.remove(hash.into(), is_it)?;
     }
     for output in merged.outputs {
