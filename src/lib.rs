@@ -5,6 +5,9 @@ mod crabkv;
 pub mod disk;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod log;
 mod reclaim;
