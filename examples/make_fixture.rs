@@ -123,7 +123,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 fn last_segment(files: &[(String, Vec<u8>)]) -> String {
     let names = files.iter().map(|(name, _)| name);
-    let segments = names.filter(|name| name.ends_with(".seg"));
+    let segments = names.filter(|name| name.rsplit('.').next() == Some("seg"));
     segments.max().cloned().unwrap_or_default()
 }
 
