@@ -1,4 +1,56 @@
 //! CrabKv: a key-value store for read-heavy work.
+//!
+//! Writes are appended to a log of segment files. Sealed segments are memory-mapped and read in
+//! place, without a copy; an index in memory leads from a key to its newest record and stores no
+//! keys. Reads take no lock and scale with cores; writes are serialized and share their syncs. What
+//! a write returned `Ok` for survives a power cut, unless an option says otherwise.
+//!
+//! ```
+//! use crabkv::Store;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let store = Store::open(dir.path())?;
+//! store.put("hello", "world")?;
+//!
+//! let value = store.get("hello")?.expect("it was put");
+//! assert_eq!(value, "world"); // a guard: the bytes lie in the segment
+//!
+//! let reader = store.reader(); // lends slices, for many reads in a row
+//! assert_eq!(reader.get("hello")?, Some(&b"world"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! | --- | --- |
+//! | keys and values of bytes | [`Store`] |
+//! | keys and values of text, with [`std::io::Result`] | [`CrabKv`] |
+//! | every option, its trade-off and its default | [`CrabKvBuilder`] |
+//! | what `get` returns: a guard, zero-copy, with version and expiry | [`Value`] |
+//! | the cheapest way to read: borrowed slices, many keys at once | [`Reader`] |
+//! | several writes, all or nothing | [`WriteBatch`] |
+//! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::increment`], [`Store::put_if_absent`] |
+//! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
+//! | what survives what | [`Durability`] |
+//! | what went wrong, by what can be done about it | [`enum@Error`] |
+//! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |
+//! | where every byte is | [`Stats`] |
+//! | another disk than the operating system's, for tests | [`disk`] |
+//!
+//! # Features
+//!
+//! - `cli` (default): the command line program. A library that embeds the store does without:
+//!   `default-features = false`.
+//! - `sim`: `disk::SimDisk`, a simulated disk that keeps what is durable and what is not apart,
+//!   loses, tears and reorders the latter at a power cut, and fails the operation it is told to
+//!   fail.
+//! - `fuzzing`: what the repository's fuzzers call.
+//!
+//! # In the repository
+//!
+//! `docs/FORMAT.md` has the files byte by byte, `docs/RELIABILITY.md` the promises with their
+//! assumptions and tests, `docs/ARCHITECTURE.md` the map of the code.
 
 mod compaction;
 mod crabkv;
@@ -26,3 +78,8 @@ pub use store::{
     CrabKvBuilder, Cursor, Durability, Iter, Reader, SegmentStats, Stats, Store, Value, Verify,
     WriteBatch,
 };
+
+/// The README's examples, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
