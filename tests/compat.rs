@@ -158,7 +158,7 @@ fn the_damaged_twin_is_refused_by_file_and_offset_and_left_alone() {
             fs::read(dir.path().join(&name)).unwrap(),
             fs::read(original.join(&name)).unwrap(),
             "{}",
-            name.display()
+            Path::new(&name).display()
         );
     }
 }
