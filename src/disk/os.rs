@@ -82,12 +82,12 @@ impl Disk for OsDisk {
                 options.write(true).create_new(true);
             }
         }
-        let file = options.open(path)?;
+        let file = system::open(&options, path)?;
         Ok(OsFile { file })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        system::rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -450,6 +450,30 @@ mod tests {
         OsDisk.unlink(&dir.path().join("b")).unwrap();
         OsDisk.sync_dir(dir.path()).unwrap();
         assert_eq!(names(dir.path()), BTreeSet::from(["c".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_is_replaced_while_others_read_it() {
+        let dir = temp_dir();
+        let (path, tmp) = (dir.path().join("a"), dir.path().join("a.tmp"));
+        let replace = |round: u8| {
+            create(dir.path(), "a.tmp", &[round; 100]);
+            OsDisk.rename(&tmp, &path).unwrap();
+        };
+        replace(0);
+        std::thread::scope(|scope| {
+            let replacer = scope.spawn(|| (0..100).for_each(replace));
+            while !replacer.is_finished() {
+                let file = OsDisk.open(&path, OpenMode::Read).unwrap();
+                let mut bytes = [0; 100];
+                file.read_at(&mut bytes, 0).unwrap();
+                assert_eq!(bytes, [bytes[0]; 100]);
+                // Where a file that is open cannot be replaced, waiting helps only if it is closed
+                // now and then.
+                drop(file);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     }
 
     #[test]

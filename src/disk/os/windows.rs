@@ -1,16 +1,24 @@
 //! What Windows does in its own way.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::DirLock;
 
 /// `FILE_SHARE_READ | FILE_SHARE_WRITE`: without `FILE_SHARE_DELETE`, nobody can remove or rename
 /// the file while it is open.
 const SHARE_ALL_BUT_DELETE: u32 = 1 | 2;
+
+const ERROR_ACCESS_DENIED: i32 = 5;
+const ERROR_SHARING_VIOLATION: i32 = 32;
+
+/// How long to wait before each new try to open or replace a file; half a second in all.
+const RETRY_DELAYS_MS: [u64; 9] = [1, 2, 5, 10, 20, 50, 100, 150, 200];
 
 pub(super) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
@@ -40,6 +48,40 @@ pub(super) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
         }
     }
     Ok(())
+}
+
+/// Tries again for a little while as long as a file cannot be opened or replaced because of what
+/// somebody else is doing to it just now: a virus scanner has it open, or another process is
+/// replacing the manifest or looking at it.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for delay_ms in RETRY_DELAYS_MS {
+        match attempt() {
+            Err(error) if is_in_use(&error) => thread::sleep(Duration::from_millis(delay_ms)),
+            result => return result,
+        }
+    }
+    attempt()
+}
+
+pub(super) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    patiently(|| options.open(path))
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    patiently(|| fs::rename(from, to))?;
+    // Names are journalled in order, and flushing a file flushes the journal up to its own new
+    // name. There is no way back from a rename, so a failure cannot be one of the rename.
+    if let Ok(file) = File::options().write(true).open(to) {
+        let _ = file.sync_all();
+    }
+    Ok(())
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(ERROR_ACCESS_DENIED | ERROR_SHARING_VIOLATION)
+    )
 }
 
 /// Names are journalled, and a directory cannot be synced.
