@@ -98,3 +98,18 @@ fn there_is_no_store_in_a_directory_of_other_things() {
     assert!(matches!(open(true), Err(Error::ForeignFile { .. })));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn dropping_the_last_handle_unlocks_the_store_whatever_its_threads_are_doing() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..200u32 {
+        let store = Store::builder(dir.path())
+            .sync_interval(Duration::from_micros(200))
+            .build_store()
+            .unwrap();
+        store.put(i.to_le_bytes(), "x").unwrap();
+        // So that the syncing thread is met at all points of its work.
+        std::thread::sleep(Duration::from_micros(u64::from(i % 50) * 20));
+    }
+    assert_eq!(Store::open(dir.path()).unwrap().len(), 200);
+}

@@ -28,6 +28,7 @@ mod value;
 mod write;
 mod write_back;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,31 @@ use engine::Engine;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store<D: Disk = OsDisk> {
-    engine: Arc<Engine<D>>,
+    engine: Arc<Owner<D>>,
+}
+
+/// What all handles share: the last one to go closes the store, on its own thread.
+///
+/// The background threads own the engine, too, for as long as they are at work. Without this, one
+/// of them could be the last, and the store still be open and locked for a while after the last
+/// handle is gone, or cut off by the end of the process.
+struct Owner<D: Disk>(Arc<Engine<D>>);
+
+impl<D: Disk> Drop for Owner<D> {
+    fn drop(&mut self) {
+        self.0.background.stop();
+        // Iterators may keep the engine, but nobody can write any more. Whoever wants to know of
+        // a failure calls `close` first.
+        let _ = self.0.close();
+    }
+}
+
+impl<D: Disk> Deref for Owner<D> {
+    type Target = Arc<Engine<D>>;
+
+    fn deref(&self) -> &Arc<Engine<D>> {
+        &self.0
+    }
 }
 
 impl<D: Disk> Clone for Store<D> {
@@ -115,7 +140,7 @@ impl Store {
 impl<D: Disk> Store<D> {
     pub(crate) fn open_on(disk: D, settings: builder::Settings) -> Result<Store<D>> {
         Ok(Store {
-            engine: Engine::open(disk, settings)?,
+            engine: Arc::new(Owner(Engine::open(disk, settings)?)),
         })
     }
 
