@@ -1,0 +1,225 @@
+//! What the tests of promises share: a model of a store, operations on both, random numbers.
+
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crabkv::disk::{Disk, SimDisk};
+use crabkv::{CrabKvBuilder, Result, Store, Verify, WriteBatch};
+
+/// SplitMix64: the same numbers in every run from one printed seed.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// The seed of a randomized test: `CRABKV_SEED`, or the fixed one. Printed, so that a failure can
+/// be run again.
+pub(crate) fn seed(fixed: u64) -> u64 {
+    let seed = std::env::var("CRABKV_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(fixed);
+    println!("CRABKV_SEED={seed}");
+    seed
+}
+
+/// `CRABKV_EFFORT` times the usual number of rounds.
+pub(crate) fn effort(rounds: u64) -> u64 {
+    let effort = std::env::var("CRABKV_EFFORT").ok();
+    rounds * effort.and_then(|effort| effort.parse().ok()).unwrap_or(1)
+}
+
+/// A key's value and when it expires.
+pub(crate) type Entry = (Vec<u8>, Option<u64>);
+
+/// What a store should hold, or was seen to hold.
+pub(crate) type State = BTreeMap<Vec<u8>, Entry>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Write {
+    pub(crate) key: Vec<u8>,
+    /// `None` for a delete.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Write(Write),
+    Batch(Vec<Write>),
+    Sync,
+    Flush,
+    Compact,
+    /// Drops the store, which closes it, and opens it again.
+    Reopen,
+    /// Closes it and goes on with the same handle.
+    Close,
+    /// Time passes.
+    Advance(u64),
+}
+
+pub(crate) fn put(key: &str, value: impl AsRef<[u8]>) -> Write {
+    Write {
+        key: key.into(),
+        value: Some(value.as_ref().to_vec()),
+        ttl_ms: None,
+    }
+}
+
+pub(crate) fn put_ttl(key: &str, value: impl AsRef<[u8]>, ttl_ms: u64) -> Write {
+    Write {
+        ttl_ms: Some(ttl_ms),
+        ..put(key, value)
+    }
+}
+
+pub(crate) fn delete(key: &str) -> Write {
+    Write {
+        key: key.into(),
+        value: None,
+        ttl_ms: None,
+    }
+}
+
+impl Op {
+    pub(crate) fn writes(&self) -> &[Write] {
+        match self {
+            Op::Write(write) => std::slice::from_ref(write),
+            Op::Batch(writes) => writes,
+            _ => &[],
+        }
+    }
+
+    /// Does to a model what the operation does to a store.
+    pub(crate) fn apply_to(&self, state: &mut State, now_ms: u64) {
+        for write in self.writes() {
+            match &write.value {
+                Some(value) => {
+                    let expiry = write.ttl_ms.map(|ttl| now_ms + ttl);
+                    state.insert(write.key.clone(), (value.clone(), expiry));
+                }
+                None => {
+                    state.remove(&write.key);
+                }
+            }
+        }
+    }
+
+    /// Does it to a store; not for [`Op::Reopen`] and [`Op::Advance`].
+    pub(crate) fn apply<D: Disk>(&self, store: &Store<D>) -> Result<()> {
+        match self {
+            Op::Write(write) => match (&write.value, write.ttl_ms) {
+                (Some(value), Some(ttl)) => {
+                    store.put_with_ttl(&write.key, value, Duration::from_millis(ttl))
+                }
+                (Some(value), None) => store.put(&write.key, value),
+                (None, _) => store.delete(&write.key).map(drop),
+            },
+            Op::Batch(writes) => store.write(&batch(writes)?),
+            Op::Sync => store.sync(),
+            Op::Flush => store.flush(),
+            Op::Compact => store.compact().map(drop),
+            Op::Close => store.close(),
+            Op::Reopen | Op::Advance(_) => unreachable!("not an operation of a store"),
+        }
+    }
+}
+
+pub(crate) fn batch(writes: &[Write]) -> Result<WriteBatch> {
+    let mut batch = WriteBatch::new();
+    for write in writes {
+        match (&write.value, write.ttl_ms) {
+            (Some(value), Some(ttl)) => {
+                batch.put_with_ttl(&write.key, value, Duration::from_millis(ttl))?
+            }
+            (Some(value), None) => batch.put(&write.key, value)?,
+            (None, _) => batch.delete(&write.key)?,
+        };
+    }
+    Ok(batch)
+}
+
+/// The part of a state that can be seen at this time.
+pub(crate) fn visible(state: &State, now_ms: u64) -> State {
+    let mut state = state.clone();
+    state.retain(|_, (_, expiry)| expiry.is_none_or(|expiry| expiry > now_ms));
+    state
+}
+
+/// Everything in a store, by iteration, checked against a get of each key and of those in
+/// `others`, which may be absent.
+pub(crate) fn contents<'k, D: Disk>(
+    store: &Store<D>,
+    others: impl IntoIterator<Item = &'k Vec<u8>>,
+) -> Result<State> {
+    let mut state = State::new();
+    for entry in store {
+        let (key, value) = entry?;
+        let again = state.insert(key.clone(), entry_of(&value));
+        assert!(again.is_none(), "the iteration met {key:?} twice");
+    }
+    for (key, entry) in &state {
+        let got = store.get(key)?.map(|value| entry_of(&value));
+        assert_eq!(got.as_ref(), Some(entry), "get and iter differ at {key:?}");
+    }
+    for key in others {
+        if !state.contains_key(key) {
+            let got = store.get(key)?;
+            assert!(
+                got.is_none(),
+                "{key:?} is not met by the iteration: {got:?}"
+            );
+        }
+    }
+    Ok(state)
+}
+
+pub(crate) fn entry_of(value: &crabkv::Value) -> Entry {
+    (value.to_vec(), value.expires_at().map(millis))
+}
+
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Options for a store on a simulated disk: tiny segments, one thread, every read verified.
+pub(crate) fn sim_builder(segment_size: u64) -> CrabKvBuilder {
+    Store::builder("/db")
+        .segment_size(segment_size)
+        .recovery_threads(NonZeroUsize::MIN)
+        .verify(Verify::EveryRead)
+}
+
+pub(crate) type SimStore = Store<SimDisk>;
+
+/// Shows a state in few characters.
+pub(crate) fn show(state: &State) -> String {
+    let entries = state.iter().map(|(key, (value, expiry))| {
+        let shown = &value[..value.len().min(16)];
+        let expiry = expiry.map_or(String::new(), |expiry| format!(" until {expiry}"));
+        format!(
+            "{}={}({}){expiry}",
+            key.escape_ascii(),
+            shown.escape_ascii(),
+            value.len()
+        )
+    });
+    format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+}
