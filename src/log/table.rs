@@ -22,7 +22,7 @@ type Chunk<D> = Box<[SharedArc<Segment<D>>]>;
 pub(crate) struct SegmentTable<D: Disk> {
     collector: Arc<Collector>,
     /// Chunks never move, so a reader needs no more than their address.
-    chunks: Box<[OnceLock<Chunk<D>>]>,
+    chunks: Arc<[OnceLock<Chunk<D>>]>,
     free: Arc<Mutex<FreeSlots>>,
 }
 
@@ -61,13 +61,7 @@ impl<D: Disk> SegmentTable<D> {
     }
 
     fn cell(&self, slot: Slot) -> &SharedArc<Segment<D>> {
-        let slot = slot as usize;
-        let chunk = self.chunks[slot / CHUNK_LEN].get_or_init(|| {
-            std::iter::repeat_with(SharedArc::default)
-                .take(CHUNK_LEN)
-                .collect()
-        });
-        &chunk[slot % CHUNK_LEN]
+        cell(&self.chunks, slot)
     }
 
     /// Gives a segment a slot.
@@ -97,15 +91,29 @@ impl<D: Disk> SegmentTable<D> {
             .replace(Some(Arc::new(segment)), &self.collector);
     }
 
-    /// Takes a segment out; its slot is free again once no reader can still look for it there.
+    /// Takes a segment that the index no longer names out of its slot, once no reader can still
+    /// have a location there: until then it must be found.
     pub(crate) fn remove(&self, slot: Slot) {
-        self.cell(slot).replace(None, &self.collector);
+        let chunks = Arc::clone(&self.chunks);
         let free = Arc::clone(&self.free);
         self.collector.retire_with(Box::new(move || {
+            // SAFETY: the index named the slot no more when this was retired, and every pin of
+            // that time is gone, so nobody looks here.
+            drop(unsafe { cell(&chunks, slot).take_unseen() });
             free.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .returned
                 .push(slot);
         }));
     }
+}
+
+fn cell<D: Disk>(chunks: &[OnceLock<Chunk<D>>], slot: Slot) -> &SharedArc<Segment<D>> {
+    let slot = slot as usize;
+    let chunk = chunks[slot / CHUNK_LEN].get_or_init(|| {
+        std::iter::repeat_with(SharedArc::default)
+            .take(CHUNK_LEN)
+            .collect()
+    });
+    &chunk[slot % CHUNK_LEN]
 }
