@@ -19,7 +19,7 @@ use crate::format::manifest::SegmentState;
 use crate::format::segment::SegmentHeader;
 use crate::format::{KeyHash, SeqNo};
 use crate::index::Location;
-use crate::log::{Slot, Usage};
+use crate::log::{LogError, Slot, Usage};
 use crate::recovery::Source;
 use crate::segment::Segment;
 
@@ -200,8 +200,12 @@ impl<D: Disk> Engine<D> {
 
     /// Puts the outputs in the place of the inputs.
     fn commit_merge(&self, inputs: Vec<Input<D>>, merged: Merged<D>) -> Result<()> {
-        let _lead = self.turn.lead();
+        let lead = self.turn.lead();
+        // What the merge dropped may have been overwritten by records that are visible but not
+        // durable: with the outputs in place of the inputs, a power cut would take both.
+        self.commit(&lead)?;
         let mut guard = self.lock_writer();
+        self.check_poison()?;
         let writer = &mut *guard;
         let mut next = writer.log.next_manifest(self.clock.now_ms());
         next.segments
@@ -216,15 +220,21 @@ impl<D: Disk> Engine<D> {
         }));
         next.segments.sort_unstable_by_key(|(id, _)| *id);
         if let Err(error) = writer.log.commit(next) {
-            if matches!(error, crate::log::LogError::Unchanged(_)) {
-                merged.discard(&self.disk, &self.settings.dir);
-            }
-            return Err(self.log_failed(writer, error));
+            return Err(match error {
+                LogError::Unchanged(error) => {
+                    merged.discard(&self.disk, &self.settings.dir);
+                    error
+                }
+                LogError::Broken(error) => self.break_down(writer, error),
+            });
         }
         writer.changing = true;
         let moved = point_at_outputs(writer, merged);
-        for input in inputs {
-            writer.log.remove_sealed(input.slot, &input.segment);
+        // Should the index still name them, they stay: the next open removes their files.
+        if moved.is_ok() {
+            for input in inputs {
+                writer.log.remove_sealed(input.slot, &input.segment);
+            }
         }
         writer.changing = false;
         moved.map_err(|error| self.break_down(writer, error))
