@@ -154,6 +154,33 @@ impl<D: Disk> Engine<D> {
     }
 }
 
+/// What the handles and iterations of a store share. The engine's own threads do not: they borrow
+/// it for a moment, and must not be the last to let go of it, or the directory would still be
+/// locked when the last handle is gone.
+pub(crate) struct Handle<D: Disk> {
+    engine: Arc<Engine<D>>,
+}
+
+impl<D: Disk> Handle<D> {
+    pub(crate) fn new(engine: Arc<Engine<D>>) -> Handle<D> {
+        Handle { engine }
+    }
+}
+
+impl<D: Disk> std::ops::Deref for Handle<D> {
+    type Target = Engine<D>;
+
+    fn deref(&self) -> &Engine<D> {
+        &self.engine
+    }
+}
+
+impl<D: Disk> Drop for Handle<D> {
+    fn drop(&mut self) {
+        self.engine.background.stop();
+    }
+}
+
 impl<D: Disk> Drop for Engine<D> {
     fn drop(&mut self) {
         self.background.stop();

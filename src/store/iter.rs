@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Verify;
-use super::engine::Engine;
+use super::engine::Handle;
 use super::value::Value;
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ impl Cursor {
 
 /// The entries of a store, in no order that means anything; see [`Store::iter`](crate::Store::iter).
 pub struct Iter<D: Disk = OsDisk> {
-    engine: Arc<Engine<D>>,
+    engine: Arc<Handle<D>>,
     prefix: Vec<u8>,
     /// The entries of the page that was read last, after the cursor.
     page: VecDeque<(KeyHash, Vec<u8>, Value)>,
@@ -71,7 +71,7 @@ pub struct Iter<D: Disk = OsDisk> {
 }
 
 impl<D: Disk> Iter<D> {
-    pub(crate) fn new(engine: &Arc<Engine<D>>, prefix: &[u8], cursor: &Cursor) -> Iter<D> {
+    pub(crate) fn new(engine: &Arc<Handle<D>>, prefix: &[u8], cursor: &Cursor) -> Iter<D> {
         Iter {
             engine: Arc::clone(engine),
             prefix: prefix.to_vec(),

@@ -28,7 +28,6 @@ mod value;
 mod write;
 mod write_back;
 
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +44,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::error::Result;
 use crate::recovery::RecoveryReport;
 use batch::Ttl;
-use engine::Engine;
+use engine::{Engine, Handle};
 
 /// A key-value store for bytes, in a directory of its own.
 ///
@@ -63,31 +62,7 @@ use engine::Engine;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store<D: Disk = OsDisk> {
-    engine: Arc<Owner<D>>,
-}
-
-/// What all handles share: the last one to go closes the store, on its own thread.
-///
-/// The background threads own the engine, too, for as long as they are at work. Without this, one
-/// of them could be the last, and the store still be open and locked for a while after the last
-/// handle is gone, or cut off by the end of the process.
-struct Owner<D: Disk>(Arc<Engine<D>>);
-
-impl<D: Disk> Drop for Owner<D> {
-    fn drop(&mut self) {
-        self.0.background.stop();
-        // Iterators may keep the engine, but nobody can write any more. Whoever wants to know of
-        // a failure calls `close` first.
-        let _ = self.0.close();
-    }
-}
-
-impl<D: Disk> Deref for Owner<D> {
-    type Target = Arc<Engine<D>>;
-
-    fn deref(&self) -> &Arc<Engine<D>> {
-        &self.0
-    }
+    engine: Arc<Handle<D>>,
 }
 
 impl<D: Disk> Clone for Store<D> {
@@ -140,7 +115,7 @@ impl Store {
 impl<D: Disk> Store<D> {
     pub(crate) fn open_on(disk: D, settings: builder::Settings) -> Result<Store<D>> {
         Ok(Store {
-            engine: Arc::new(Owner(Engine::open(disk, settings)?)),
+            engine: Arc::new(Handle::new(Engine::open(disk, settings)?)),
         })
     }
 
