@@ -45,6 +45,10 @@ pub(crate) fn enter<D: Disk>(
     // Before the lock file is made, so that a directory that is no store is not touched.
     if manifest_file::read(disk, dir)?.is_none() {
         check_free(disk, dir, create)?;
+        // Also where it exists: whoever made it may have died before its name was durable, and a
+        // power cut would take the whole store.
+        disk.create_dir(dir)
+            .map_err(|e| Error::io("create", dir, e))?;
     }
     let lock_path = dir.join(names::LOCK);
     let holder = format!("process {}", std::process::id());
