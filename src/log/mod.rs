@@ -321,9 +321,9 @@ impl<D: Disk> Log<D> {
     ///
     /// The new file comes first: a full disk is met before anything has changed.
     fn rotate(&mut self, len: usize, clock_ms: u64) -> Result<(), LogError> {
+        // Set aside whatever comes of it: a file that cannot be removed again keeps its name.
+        let id = self.reserve_id();
         let mut next = self.next_manifest(clock_ms);
-        let id = next.next_segment;
-        next.next_segment = id.next();
         let header = self.new_header(id, self.next_seq);
         let capacity = (self.options.segment_size as usize).max(HEADER_LEN + len + FOOTER_LEN);
         let writer = SegmentWriter::create(&self.disk, &self.dir, header, capacity)
@@ -333,13 +333,16 @@ impl<D: Disk> Log<D> {
             Ok(sealed) => sealed,
             Err(error) => {
                 self.discard(writer);
-                return Err(LogError::Broken(error));
+                return Err(error);
             }
         };
         if let Err(error) = self.commit(next) {
             // What was sealed is complete on the disk, but the manifest still calls it active: it
-            // stays so, and the next attempt seals it again.
-            self.discard(writer);
+            // stays so, and the next attempt seals it again. The new file goes, unless the manifest
+            // may name it.
+            if matches!(error, LogError::Unchanged(_)) {
+                self.discard(writer);
+            }
             return Err(error);
         }
         self.retire_active(sealed);
@@ -382,7 +385,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Seals the active segment on the disk and in `next`; an empty one is dropped from it.
-    fn seal_active(&mut self, next: &mut Manifest) -> Result<Option<u64>> {
+    fn seal_active(&mut self, next: &mut Manifest) -> Result<Option<u64>, LogError> {
         let hasher = self.manifest.hasher;
         let Some(active) = &mut self.active else {
             return Ok(None);
@@ -392,7 +395,16 @@ impl<D: Disk> Log<D> {
             next.segments.retain(|(id, _)| *id != header.id);
             return Ok(None);
         }
-        let (summary, footer) = active.writer.seal(hasher)?;
+        let (summary, footer) =
+            active
+                .writer
+                .write_footer(hasher)
+                .map_err(|error| match error {
+                    // The records are still in memory, to be written again in the same place.
+                    Error::DiskFull { .. } => LogError::Unchanged(error),
+                    _ => LogError::Broken(error),
+                })?;
+        active.writer.sync().map_err(LogError::Broken)?;
         // Without its hint file a segment only takes longer to open.
         let _ = writer::write_hint(&self.disk, &self.dir, &header, &summary, &footer);
         set_state(
@@ -424,7 +436,7 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         let mut next = self.next_manifest(clock_ms);
-        let sealed = self.seal_active(&mut next).map_err(LogError::Broken)?;
+        let sealed = self.seal_active(&mut next)?;
         self.commit(next)?;
         self.retire_active(sealed);
         Ok(())

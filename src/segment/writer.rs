@@ -277,6 +277,10 @@ impl<D: Disk> SegmentWriter<D> {
         let kept = old.slice(0, self.written as usize).unwrap_or_default();
         buffer.append(kept.len(), |out| out.copy_from_slice(kept));
         self.file.set_len(self.written).map_err(fail("cut back"))?;
+        // Durably: what a power cut brought back would have been refused, and could stand before
+        // records that are written in its place.
+        self.file.sync_data().map_err(fail("sync"))?;
+        self.synced = self.written;
         self.buffer = buffer;
         Ok(())
     }
@@ -285,6 +289,14 @@ impl<D: Disk> SegmentWriter<D> {
     /// the records, a crash after it a sealed file that the manifest does not know as such yet;
     /// recovery takes both for an active segment that ends here.
     pub(crate) fn seal(&mut self, hasher: KeyHasher) -> Result<(Summary, SegmentFooter)> {
+        let sealed = self.write_footer(hasher)?;
+        self.sync()?;
+        Ok(sealed)
+    }
+
+    /// The first half of [`seal`](SegmentWriter::seal). When it fails, the segment can still be
+    /// appended to, in the footer's place.
+    pub(crate) fn write_footer(&mut self, hasher: KeyHasher) -> Result<(Summary, SegmentFooter)> {
         self.write()?;
         let data = self.buffer.region().tail(0).unwrap_or_default();
         let (summary, _) = Summary::of(data, &self.header, hasher, Check::Trusted);
@@ -297,9 +309,16 @@ impl<D: Disk> SegmentWriter<D> {
             .map_err(fail("write"))?;
         // Gives back what was reserved and not used.
         self.file.set_len(end).map_err(fail("cut"))?;
-        self.file.sync_data().map_err(fail("sync"))?;
-        self.synced = self.written;
         Ok((summary, footer))
+    }
+
+    /// Makes everything that was written durable. Not to be tried again after a failure.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.file
+            .sync_data()
+            .map_err(|e| Error::io("sync", &self.path, e))?;
+        self.synced = self.written;
+        Ok(())
     }
 
     /// Gives the reserved room back and syncs, without sealing.
