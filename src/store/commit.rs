@@ -106,10 +106,14 @@ impl<D: Disk> Engine<D> {
                 drop(leading);
                 let lead = Lead { turn: &self.turn };
                 self.turn.gather(group);
-                // Its outcome reaches everybody through the group.
-                let _ = self.commit(&lead);
+                let committed = self.commit(&lead);
                 drop(lead);
                 leading = self.turn.lock();
+                // Its outcome reaches everybody through the group, but for a group whose leader
+                // panicked.
+                if group.outcome().is_none() {
+                    committed?;
+                }
             }
         }
     }
@@ -118,6 +122,8 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn commit(&self, _lead: &Lead<'_>) -> Result<()> {
         let (job, group, count) = {
             let mut writer = self.lock_writer();
+            // Whoever led before may have failed: nothing is synced again after that.
+            self.check_poison()?;
             let group = std::mem::take(&mut writer.group);
             (writer.log.unsynced(), group, writer.pending.len())
         };
@@ -194,11 +200,14 @@ impl<D: Disk> Engine<D> {
         error
     }
 
-    /// Turns a failed step of the log into the caller's error.
+    /// Turns a failed step of the log into the caller's error. Only a full disk or a limit, which
+    /// can pass, leave the store in use.
     pub(crate) fn log_failed(&self, writer: &mut Writer<D>, error: LogError) -> Error {
         match error {
-            LogError::Unchanged(error) => error,
-            LogError::Broken(error) => self.break_down(writer, error),
+            LogError::Unchanged(error @ (Error::DiskFull { .. } | Error::ResourceLimit { .. })) => {
+                error
+            }
+            LogError::Unchanged(error) | LogError::Broken(error) => self.break_down(writer, error),
         }
     }
 

@@ -80,6 +80,7 @@ impl<D: Disk> Engine<D> {
         batch::check_value(value)?;
         let expires_at_ms = self.expiry(ttl);
         if let Some(buffer) = &self.write_back {
+            self.check_poison()?;
             buffer.put(key, value, expires_at_ms);
             return self.flush_if_full(buffer);
         }
@@ -105,6 +106,7 @@ impl<D: Disk> Engine<D> {
     ) -> Result<T> {
         batch::check_key(key)?;
         if let Some(buffer) = &self.write_back {
+            self.check_poison()?;
             return self.modify_buffered(buffer, key, decide);
         }
         let hash = self.hash(key);
@@ -152,6 +154,7 @@ impl<D: Disk> Engine<D> {
             .iter()
             .map(|(key, value, ttl)| (key, value, value.and_then(|_| self.expiry(ttl))));
         if let Some(buffer) = &self.write_back {
+            self.check_poison()?;
             buffer.write(ops);
             return self.flush_if_full(buffer);
         }
@@ -217,8 +220,9 @@ impl<D: Disk> Engine<D> {
     /// The writer lock, with room for a record or frame of `len` bytes.
     fn lock_with_room(&self, len: usize) -> Result<MutexGuard<'_, Writer<D>>> {
         loop {
-            self.check_poison()?;
             let writer = self.lock_writer();
+            // Under the lock, so that nothing is appended after a failure.
+            self.check_poison()?;
             if writer.log.has_room(len) {
                 return Ok(writer);
             }
