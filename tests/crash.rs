@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, put, put_ttl, seed, show, sim_builder,
-    visible,
+    Op, Rng, SimStore, State, contents, delete, effort, in_two_threads, put, put_ttl, seed, show,
+    sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 
@@ -175,8 +175,16 @@ fn check(
         1 => {
             let mut expected = seen;
             let write = Op::Write(put("next", "works"));
-            write.apply(&store).unwrap();
+            write.apply(&store).and_then(|()| store.sync()).unwrap();
             write.apply_to(&mut expected, now_ms);
+            let cut = image.crash(&CrashPlan::LoseAll);
+            let after = contents(&reopen(&cut, "after a power cut"), &history.keys).unwrap();
+            assert_eq!(
+                show(&after),
+                show(&expected),
+                "after a power cut: {}",
+                context()
+            );
             drop(store);
             let store = reopen(image, "reopening after the next write");
             let report = store.recovery_report();
@@ -244,32 +252,13 @@ fn crash_everywhere(
         let mut rng = Rng(seed ^ stop);
         for plan in disk.crash_plans(limit, rng.next()) {
             images.fetch_add(1, Ordering::Relaxed);
-            let context =
-                || format!("{ops:#?}\nseed {seed}, from {from}, stop at {stop}, {plan:?}");
+            let context = || format!("{ops:?}\nseed {seed}, from {from}, stop at {stop}, {plan:?}");
             check(mode, &disk.crash(&plan), &plan, &history, &context);
             if rng.chance(3) {
                 check_recovery(mode, &disk, &plan, &history, images, &context);
             }
         }
     }
-}
-
-/// Shares the work among two threads.
-fn in_two_threads(count: u64, work: impl Fn(u64) + Sync) {
-    let next = AtomicU64::new(0);
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                break;
-            }
-            work(number);
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(work);
-        work();
-    });
 }
 
 /// The operations that short workloads are made of.
@@ -318,7 +307,7 @@ fn every_short_workload(mode: Mode, len: u32, limit: usize, images: &AtomicU64) 
 fn short_workloads_survive_a_crash_anywhere() {
     let images = AtomicU64::new(0);
     every_short_workload(Mode::EveryWrite, 1, 24, &images);
-    every_short_workload(Mode::EveryWrite, 2, 24, &images);
+    every_short_workload(Mode::EveryWrite, 2, 12, &images);
     println!("{} crash images", images.into_inner());
 }
 
@@ -361,14 +350,14 @@ fn random_workloads(mode: Mode, workloads: u64, len: u64, limit: usize, seed: u6
 
 #[test]
 fn long_workloads_survive_a_crash_anywhere() {
-    let images = random_workloads(Mode::EveryWrite, effort(4), 30, 10, seed(1));
+    let images = random_workloads(Mode::EveryWrite, effort(2), 30, 10, seed(1));
     println!("{images} crash images");
 }
 
 #[test]
 fn with_an_interval_a_power_cut_takes_a_suffix_and_a_kill_nothing() {
     let images = AtomicU64::new(0);
-    every_short_workload(Mode::Interval, 2, 12, &images);
-    let long = random_workloads(Mode::Interval, effort(4), 30, 10, seed(2));
+    every_short_workload(Mode::Interval, 2, 8, &images);
+    let long = random_workloads(Mode::Interval, effort(2), 30, 10, seed(2));
     println!("{} crash images", images.into_inner() + long);
 }

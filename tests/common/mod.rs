@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crabkv::disk::{Disk, SimDisk};
@@ -51,12 +52,26 @@ pub(crate) type Entry = (Vec<u8>, Option<u64>);
 /// What a store should hold, or was seen to hold.
 pub(crate) type State = BTreeMap<Vec<u8>, Entry>;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Write {
     pub(crate) key: Vec<u8>,
     /// `None` for a delete.
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) ttl_ms: Option<u64>,
+}
+
+impl std::fmt::Debug for Write {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = self.key.escape_ascii();
+        match &self.value {
+            Some(value) => {
+                let shown = value[..value.len().min(12)].escape_ascii();
+                write!(f, "{key}={shown}({})", value.len())?;
+            }
+            None => write!(f, "-{key}")?,
+        }
+        self.ttl_ms.map_or(Ok(()), |ttl| write!(f, " for {ttl} ms"))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,4 +237,22 @@ pub(crate) fn show(state: &State) -> String {
         )
     });
     format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+}
+
+/// Shares the work among two threads.
+pub(crate) fn in_two_threads(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                break;
+            }
+            work(number);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
 }
