@@ -1,0 +1,356 @@
+//! What a user or an operator gets wrong: each its own clear error, and nothing changed.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crabkv::{Error, MAX_VALUE_LEN, Store, WriteBatch};
+
+/// Every file of a directory with its bytes, but for the lock, which opening may write.
+fn listing(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap() != "LOCK" && path.is_file())
+        .map(|path| (path.clone(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort_unstable();
+    files
+}
+
+#[track_caller]
+fn assert_names(error: &Error, what: &str) {
+    assert!(error.to_string().contains(what), "{what}: {error}");
+}
+
+/// A closed store with a few segments.
+fn closed_store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder(dir.path())
+        .segment_size(512)
+        .build_store()
+        .unwrap();
+    for key in 0..20_u8 {
+        store.put([key], [key; 50]).unwrap();
+    }
+    drop(store);
+    dir
+}
+
+#[track_caller]
+fn assert_still_whole(dir: &Path) {
+    let store = Store::open(dir).unwrap();
+    assert_eq!(
+        store
+            .iter()
+            .map(|entry| entry.unwrap().1.len())
+            .sum::<usize>(),
+        20 * 50
+    );
+}
+
+#[test]
+fn a_key_that_is_too_long_is_refused() {
+    let dir = closed_store();
+    let store = Store::open(dir.path()).unwrap();
+    let before = store.stats();
+    let long = vec![b'k'; 65_536];
+    let refused = |error: Error| {
+        assert!(
+            matches!(
+                error,
+                Error::KeyTooLarge {
+                    len: 65_536,
+                    max: 65_535
+                }
+            ),
+            "{error}"
+        );
+        assert_names(&error, "65536");
+    };
+    refused(store.put(&long, "v").unwrap_err());
+    refused(store.delete(&long).unwrap_err());
+    refused(store.increment(&long, 1).unwrap_err());
+    refused(store.put_if_absent(&long, "v").unwrap_err());
+    refused(WriteBatch::new().put(&long, "v").unwrap_err());
+    refused(WriteBatch::new().delete(&long).unwrap_err());
+    assert!(store.get(&long).unwrap().is_none());
+    assert_eq!(store.stats(), before);
+    // One byte less is the longest.
+    store.put(&long[1..], "v").unwrap();
+    assert_eq!(store.get(&long[1..]).unwrap().unwrap(), "v");
+}
+
+#[test]
+fn a_value_that_is_too_long_is_refused_before_it_is_copied() {
+    let dir = closed_store();
+    let store = Store::open(dir.path()).unwrap();
+    let before = store.stats();
+    // Zeros that nobody touches take no memory.
+    let long = vec![0; MAX_VALUE_LEN + 1];
+    let refused = |error: Error| {
+        let (len, max) = (536_870_913, 536_870_912);
+        match error {
+            Error::ValueTooLarge {
+                len: found,
+                max: most,
+            } => assert_eq!((found, most), (len, max)),
+            other => panic!("{other}"),
+        }
+    };
+    refused(store.put("key", &long).unwrap_err());
+    refused(store.put_if_absent("key", &long).unwrap_err());
+    refused(store.compare_and_swap("key", None, &long).unwrap_err());
+    refused(WriteBatch::new().put("key", &long).unwrap_err());
+    assert_eq!(store.stats(), before);
+    assert!(store.get("key").unwrap().is_none());
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_refused() {
+    if std::env::var_os("CRABKV_LARGE").is_none() {
+        println!("skipped: takes 3 GiB of memory; set CRABKV_LARGE to run it");
+        return;
+    }
+    let dir = closed_store();
+    let store = Store::open(dir.path()).unwrap();
+    let mut batch = WriteBatch::new();
+    for key in 0..3_u8 {
+        batch.put([100 + key], vec![0; 400 << 20]).unwrap();
+    }
+    let error = store.write(&batch).unwrap_err();
+    assert!(matches!(error, Error::BatchTooLarge { .. }), "{error}");
+    drop(store);
+    assert_still_whole(dir.path());
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("data");
+    fs::write(&file, "not a directory").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert_names(&error, "data");
+    }
+    assert_eq!(listing(dir.path()), [(file, b"not a directory".to_vec())]);
+}
+
+#[test]
+fn a_missing_store_is_not_made_unless_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path().to_path_buf(), dir.path().join("deeper/still")] {
+        let error = Store::builder(&path)
+            .create_if_missing(false)
+            .build_store()
+            .unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert_names(&error, path.to_str().unwrap());
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_in_use_is_refused_in_this_process() {
+    let dir = closed_store();
+    let store = Store::open(dir.path()).unwrap();
+    let before = listing(dir.path());
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    assert_names(&error, &dir.path().display().to_string());
+    assert_eq!(listing(dir.path()), before);
+    // Nor does the attempt take the lock from its holder.
+    assert!(matches!(Store::open(dir.path()), Err(Error::Locked { .. })));
+    store.put("still", "works").unwrap();
+    store.delete("still").unwrap();
+    drop(store);
+    assert_still_whole(dir.path());
+}
+
+/// Not a test of its own: what the child of the next one runs.
+#[test]
+fn child_that_opens_a_directory() {
+    let Some(dir) = std::env::var_os("CRABKV_CHILD_OPENS") else {
+        return;
+    };
+    let error = Store::open(dir).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    println!("child: {error}");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_in_another_process() {
+    let dir = closed_store();
+    let store = Store::open(dir.path()).unwrap();
+    let before = listing(dir.path());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_opens_a_directory", "--nocapture"])
+        .env("CRABKV_CHILD_OPENS", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("child: "), "{text}");
+    // It says who holds the lock.
+    assert!(
+        text.contains(&format!("process {}", std::process::id())),
+        "{text}"
+    );
+    assert_eq!(listing(dir.path()), before);
+    drop(store);
+    assert_still_whole(dir.path());
+}
+
+#[test]
+fn a_read_only_directory_is_refused_and_nothing_is_made() {
+    let Some(place) = ReadOnly::new() else { return };
+    let error = Store::open(place.dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_names(&error, &place.dir.path().display().to_string());
+    assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 0);
+}
+
+/// A directory that cannot be written to, if there can be one.
+struct ReadOnly {
+    dir: tempfile::TempDir,
+    is_mounted: bool,
+}
+
+impl ReadOnly {
+    fn new() -> Option<ReadOnly> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut permissions = fs::metadata(dir.path()).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(dir.path(), permissions).unwrap();
+        let is_refused = |dir: &Path| fs::write(dir.join("probe"), "").is_err();
+        let mut place = ReadOnly {
+            dir,
+            is_mounted: false,
+        };
+        if is_refused(place.dir.path()) {
+            return Some(place);
+        }
+        fs::remove_file(place.dir.path().join("probe")).unwrap();
+        if !cfg!(target_os = "linux") {
+            println!("skipped: permissions do not keep this user from writing");
+            return None;
+        }
+        // Root writes wherever the file system lets it.
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "ro", "crabkv-test"])
+            .arg(place.dir.path())
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => place.is_mounted = true,
+            Ok(output) => {
+                println!(
+                    "skipped: mount: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
+                return None;
+            }
+            Err(error) => {
+                println!("skipped: mount: {error}");
+                return None;
+            }
+        }
+        Some(place)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = Command::new("umount").arg(self.dir.path()).status();
+        }
+        #[expect(clippy::permissions_set_readonly_false, reason = "it is removed next")]
+        if let Ok(metadata) = fs::metadata(self.dir.path()) {
+            let mut permissions = metadata.permissions();
+            permissions.set_readonly(false);
+            let _ = fs::set_permissions(self.dir.path(), permissions);
+        }
+    }
+}
+
+#[test]
+fn a_newer_version_is_refused() {
+    for name in ["MANIFEST", "000000000001.seg"] {
+        let dir = closed_store();
+        let path = dir.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8] = 9;
+        fs::write(&path, &bytes).unwrap();
+        let before = listing(dir.path());
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::UnsupportedVersion {
+                    found: 9,
+                    supported: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_names(&error, name);
+        assert_eq!(listing(dir.path()), before);
+        bytes[8] = 1;
+        fs::write(&path, bytes).unwrap();
+        assert_still_whole(dir.path());
+    }
+}
+
+#[test]
+fn a_directory_with_other_things_in_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    fs::write(dir.path().join(".hidden"), "harmless").unwrap();
+    let before = listing(dir.path());
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::ForeignFile { .. }), "{error}");
+    assert_names(&error, "thesis.txt");
+    assert_eq!(listing(dir.path()), before);
+    assert!(!dir.path().join("LOCK").exists());
+    fs::remove_file(dir.path().join("thesis.txt")).unwrap();
+    Store::open(dir.path()).unwrap();
+    assert!(dir.path().join(".hidden").exists());
+}
+
+#[test]
+fn a_segment_of_another_store_is_refused() {
+    let (dir, other) = (closed_store(), closed_store());
+    let name = "000000000077.seg";
+    fs::copy(other.path().join("000000000001.seg"), dir.path().join(name)).unwrap();
+    let before = listing(dir.path());
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::ForeignFile { .. }), "{error}");
+    assert_names(&error, name);
+    assert_eq!(listing(dir.path()), before);
+    fs::remove_file(dir.path().join(name)).unwrap();
+    assert_still_whole(dir.path());
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let zero = std::time::Duration::ZERO;
+    let builder = || Store::builder(dir.path());
+    for (option, builder) in [
+        ("segment_size", builder().segment_size(255)),
+        ("segment_size", builder().segment_size(4 << 30)),
+        ("default_ttl", builder().default_ttl(zero)),
+        ("sync_interval", builder().sync_interval(zero)),
+        ("write_back_bytes", builder().write_back_bytes(0)),
+    ] {
+        let error = builder.build_store().unwrap_err();
+        assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+        assert_names(&error, option);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
