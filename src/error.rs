@@ -184,6 +184,18 @@ impl Error {
         }
     }
 
+    /// The same failure, where it left the disk in an unknown state: no longer one that passes
+    /// by itself, with nothing written.
+    pub(crate) fn into_lasting(self) -> Error {
+        match self {
+            Error::DiskFull { path, source } | Error::ResourceLimit { path, source, .. } => {
+                let op = "write";
+                Error::Io { op, path, source }
+            }
+            other => other,
+        }
+    }
+
     /// Whether this is damage in a file: [`Error::Corrupt`].
     pub fn is_corruption(&self) -> bool {
         matches!(self, Error::Corrupt { .. })

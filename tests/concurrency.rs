@@ -5,12 +5,13 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{effort, sim_builder};
-use crabkv::disk::{CrashPlan, SimDisk};
+use common::{Rng, effort, sim_builder};
+use crabkv::disk::{CrashPlan, FailKind, SimDisk};
 use crabkv::{Error, Store, Verify};
 
 fn store_in(dir: &tempfile::TempDir) -> Store {
@@ -359,6 +360,88 @@ fn writes_of_eight_threads_are_durable_when_they_return() {
         }
     });
     println!("{cuts} power cuts");
+}
+
+/// Threads write while operations of the disk fail now and then: what failed shows nowhere, and
+/// what was acknowledged is durable.
+fn write_with_faults(seed: u64, kind: FailKind) -> (u64, u64) {
+    let disk = SimDisk::new(seed);
+    let store = sim_builder(1024).build_store_on(disk.clone()).unwrap();
+    let (written, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    // The last round of each thread, and the round of which it is not known.
+    let last: Vec<Mutex<(u64, Option<u64>)>> = (0..4).map(|_| Mutex::default()).collect();
+    let running = AtomicU64::new(4);
+    thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (store, written, failed) = (&store, &written, &failed);
+            let (last, running) = (&last[thread as usize], &running);
+            scope.spawn(move || {
+                for round in 1..150 {
+                    let result = store.put(thread.to_le_bytes(), value(thread, round));
+                    let mut last = last.lock().unwrap();
+                    match result {
+                        Ok(()) => {
+                            *last = (round, None);
+                            written.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            if !matches!(error, Error::DiskFull { .. }) {
+                                last.1 = last.1.or(Some(round));
+                            }
+                        }
+                    }
+                    let seen = store.get(thread.to_le_bytes()).unwrap();
+                    let seen = seen.map_or(0, |bytes| round_of(thread, &bytes));
+                    assert_eq!(seen, last.0, "thread {thread}, seed {seed}");
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        let mut rng = Rng(seed);
+        while running.load(Ordering::SeqCst) > 0 {
+            disk.fail_at(rng.below(30), kind, true);
+            thread::sleep(Duration::from_micros(300));
+        }
+    });
+    disk.heal();
+    drop(store);
+    for plan in [
+        CrashPlan::KeepAll,
+        CrashPlan::LoseAll,
+        CrashPlan::Random(seed),
+    ] {
+        let copy = sim_builder(1024).build_store_on(disk.crash(&plan)).unwrap();
+        for (thread, last) in (0_u64..).zip(&last) {
+            let (last, unknown) = *last.lock().unwrap();
+            let found = copy.get(thread.to_le_bytes()).unwrap();
+            let found = found.map_or(0, |bytes| round_of(thread, &bytes));
+            let is_right = found == last || Some(found) == unknown;
+            assert!(
+                is_right,
+                "{kind:?} {seed} {plan:?}: {found}, not {last} or {unknown:?}"
+            );
+        }
+    }
+    (written.into_inner(), failed.into_inner())
+}
+
+#[test]
+fn a_failed_write_of_a_group_shows_nowhere_and_takes_nothing_along() {
+    let (mut written, mut failed) = (0, 0);
+    for seed in 0..effort(10) {
+        for kind in [
+            FailKind::ShortWrite,
+            FailKind::Enospc,
+            FailKind::FsyncKeep,
+            FailKind::Eio,
+        ] {
+            let (more, errors) = write_with_faults(seed, kind);
+            written += more;
+            failed += errors;
+        }
+    }
+    println!("{written} written, {failed} failed");
 }
 
 #[test]

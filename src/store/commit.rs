@@ -190,6 +190,7 @@ impl<D: Disk> Engine<D> {
 
     /// Refuses all writes from now on: nobody knows what is on the disk.
     pub(crate) fn break_down(&self, writer: &mut Writer<D>, error: Error) -> Error {
+        let error = error.into_lasting();
         let cause = self.poison.get_or_init(|| Arc::new(error.clone()));
         drop_pending(
             writer,
