@@ -256,20 +256,6 @@ impl<T> SharedArc<T> {
     }
 }
 
-impl<T> SharedArc<T> {
-    /// Empties the place at once.
-    ///
-    /// # Safety
-    ///
-    /// Nobody looks into the place meanwhile, nor at what was found there.
-    pub(crate) unsafe fn take_unseen(&self) -> Option<Arc<T>> {
-        let old = self.pointer.swap(ptr::null_mut(), Ordering::AcqRel);
-        // SAFETY: null, or from `Arc::into_raw`; the swap took the place's share, and the caller
-        // says that nobody borrows from it.
-        (!old.is_null()).then(|| unsafe { Arc::from_raw(old) })
-    }
-}
-
 impl<T> Default for SharedArc<T> {
     fn default() -> SharedArc<T> {
         SharedArc::new(None)

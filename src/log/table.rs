@@ -96,10 +96,13 @@ impl<D: Disk> SegmentTable<D> {
     pub(crate) fn remove(&self, slot: Slot) {
         let chunks = Arc::clone(&self.chunks);
         let free = Arc::clone(&self.free);
+        // A collector that is being dropped has no readers left, and the table empties itself.
+        let collector = Arc::downgrade(&self.collector);
         self.collector.retire_with(Box::new(move || {
-            // SAFETY: the index named the slot no more when this was retired, and every pin of
-            // that time is gone, so nobody looks here.
-            drop(unsafe { cell(&chunks, slot).take_unseen() });
+            let Some(collector) = collector.upgrade() else {
+                return;
+            };
+            cell(&chunks, slot).replace(None, &collector);
             free.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .returned
