@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::SeqNo;
+use crate::format::{FORMAT_VERSION, Invalid, SeqNo};
 
 /// A result whose error is [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -113,6 +113,13 @@ pub enum Error {
         /// The newest version this program reads.
         supported: u32,
     },
+    /// The store uses features of a newer version of CrabKv. Nothing was changed.
+    UnsupportedFeatures {
+        /// The file that says so.
+        file: PathBuf,
+        /// The feature flags that are not known.
+        flags: u32,
+    },
     /// A write or sync failed earlier, so writes are refused until the store is opened again;
     /// reads go on.
     Poisoned {
@@ -193,6 +200,20 @@ impl Error {
                 Error::Io { op, path, source }
             }
             other => other,
+        }
+    }
+
+    /// The error for a file that is not what it should be: newer, or damaged.
+    pub(crate) fn invalid(file: &Path, offset: u64, what: &str, reason: &Invalid) -> Error {
+        let file = file.to_path_buf();
+        match *reason {
+            Invalid::Version(found) => Error::UnsupportedVersion {
+                file,
+                found,
+                supported: FORMAT_VERSION,
+            },
+            Invalid::Features(flags) => Error::UnsupportedFeatures { file, flags },
+            _ => Error::corrupt(&file, offset, format!("{what}: {reason}")),
         }
     }
 
@@ -296,6 +317,11 @@ impl fmt::Display for Error {
                  crabkv",
                 file.display()
             ),
+            Error::UnsupportedFeatures { file, flags } => write!(
+                f,
+                "{} uses features ({flags:#x}) that this program does not know; use a newer crabkv",
+                file.display()
+            ),
             Error::Poisoned { cause } => write!(
                 f,
                 "writes are refused since an earlier failure ({cause}); reads go on, reopen the \
@@ -355,7 +381,9 @@ impl From<Error> for io::Error {
             | Error::BatchTooLarge { .. }
             | Error::NotAnInteger { .. }
             | Error::InvalidOption { .. } => io::ErrorKind::InvalidInput,
-            Error::UnsupportedVersion { .. } => io::ErrorKind::Unsupported,
+            Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => {
+                io::ErrorKind::Unsupported
+            }
             Error::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             Error::ForeignFile { .. }
             | Error::Poisoned { .. }

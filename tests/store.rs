@@ -113,3 +113,28 @@ fn dropping_the_last_handle_unlocks_the_store_whatever_its_threads_are_doing() {
     }
     assert_eq!(Store::open(dir.path()).unwrap().len(), 200);
 }
+
+#[test]
+fn versions_of_lost_writes_are_not_given_again() {
+    use crabkv::disk::{CrashPlan, SimDisk};
+
+    let disk = SimDisk::new(1);
+    let open = |disk: &SimDisk| {
+        Store::builder("/db")
+            .segment_size(4096)
+            .sync_interval(Duration::from_secs(1 << 20))
+            .build_store_on(disk.clone())
+            .unwrap()
+    };
+    let version = |store: &Store<SimDisk>| store.get("key").unwrap().unwrap().version();
+    let store = open(&disk);
+    store.put("key", "durable").unwrap();
+    store.sync().unwrap();
+    store.put("key", "lost").unwrap();
+    let seen = version(&store);
+    let store = open(&disk.crash(&CrashPlan::LoseAll));
+    store.put("key", "other").unwrap();
+    assert!(version(&store) > seen);
+    let swap = store.compare_and_swap("key", seen, "mistake");
+    assert!(matches!(swap, Err(Error::Conflict { .. })));
+}

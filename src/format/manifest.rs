@@ -87,8 +87,9 @@ impl Manifest {
         if crc32fast::hash(&bytes[..covered]).to_le_bytes() != bytes[covered..] {
             return Err(Invalid::Checksum);
         }
-        if fields.u32()? != 0 {
-            return Err(Invalid::Field("unknown manifest flags"));
+        let flags = fields.u32()?;
+        if flags != 0 {
+            return Err(Invalid::Features(flags));
         }
         let store = StoreId(fields.bytes()?);
         let hasher = KeyHasher {

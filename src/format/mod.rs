@@ -113,8 +113,10 @@ pub(crate) enum Invalid {
     Magic,
     /// The checksum does not fit the bytes.
     Checksum,
-    /// A format version, kind or flag that this code does not know.
+    /// A format version that this code does not know.
     Version(u32),
+    /// Flags of a file that this code does not know: a newer program set them.
+    Features(u32),
     /// A field has a value that it cannot have.
     Field(&'static str),
 }
@@ -126,6 +128,7 @@ impl fmt::Display for Invalid {
             Invalid::Magic => f.write_str("the magic number is wrong"),
             Invalid::Checksum => f.write_str("the checksum does not match"),
             Invalid::Version(found) => write!(f, "format version {found} is not known"),
+            Invalid::Features(flags) => write!(f, "the feature flags {flags:#x} are not known"),
             Invalid::Field(what) => f.write_str(what),
         }
     }

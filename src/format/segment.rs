@@ -48,7 +48,7 @@ impl SegmentHeader {
         let mut fields = Fields(bytes.get(12..).ok_or(Invalid::Short)?);
         let flags = fields.u32()?;
         if flags != 0 {
-            return Err(Invalid::Field("unknown segment flags"));
+            return Err(Invalid::Features(flags));
         }
         let header = SegmentHeader {
             store: StoreId(fields.bytes()?),

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
-use crate::format::{FORMAT_VERSION, Invalid, names};
+use crate::format::names;
 
 /// Reads the manifest; `None` where there is none.
 pub(crate) fn read<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Manifest>> {
@@ -22,15 +22,9 @@ pub(crate) fn read<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Manifest>> {
         Ok(bytes)
     };
     let bytes: Vec<u8> = read().map_err(|e| Error::io("read", &path, e))?;
-    match Manifest::decode(&bytes) {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(Invalid::Version(found)) => Err(Error::UnsupportedVersion {
-            file: path,
-            found,
-            supported: FORMAT_VERSION,
-        }),
-        Err(reason) => Err(Error::corrupt(&path, 0, reason.to_string())),
-    }
+    Manifest::decode(&bytes)
+        .map(Some)
+        .map_err(|reason| Error::invalid(&path, 0, "manifest", &reason))
 }
 
 /// How a commit failed.

@@ -147,11 +147,9 @@ fn check_ours<D: Disk>(disk: &D, path: PathBuf, store: StoreId) -> Result<()> {
             let reason = format!("it is a segment of the store {}", header.store);
             Err(Error::ForeignFile { path, reason })
         }
-        Err(Invalid::Version(found)) => Err(Error::UnsupportedVersion {
-            file: path,
-            found,
-            supported: crate::format::FORMAT_VERSION,
-        }),
+        Err(reason @ (Invalid::Version(_) | Invalid::Features(_))) => {
+            Err(Error::invalid(&path, 0, "segment header", &reason))
+        }
         _ => Ok(()),
     }
 }

@@ -107,6 +107,8 @@ pub(crate) fn recover<D: Disk>(
             Found::Interrupted(interrupted) => {
                 report.clean = false;
                 changed = true;
+                let next_seq = interrupted.next_seq(options.log.segment_size);
+                manifest.next_seq = manifest.next_seq.max(next_seq);
                 let (opened, torn) = source.end(interrupted)?;
                 report.torn_tail = torn;
                 opened.map(|opened| {

@@ -7,7 +7,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, Region};
 use crate::error::{Error, Result};
 use crate::format::hint::{self, Hint};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
-use crate::format::{FORMAT_VERSION, Invalid, KeyHasher, SegmentId, StoreId, names};
+use crate::format::{Invalid, KeyHasher, SegmentId, StoreId, names};
 use crate::segment::hint::Summary;
 use crate::segment::scanner::Check;
 use crate::segment::writer::hint_owner;
@@ -64,24 +64,8 @@ impl<D: Disk> Source<'_, D> {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Invalid::Short),
             Err(e) => return Err(Error::io("read", &path, e)),
         };
-        let header = match header {
-            Ok(header) => header,
-            Err(Invalid::Version(found)) => {
-                let supported = FORMAT_VERSION;
-                return Err(Error::UnsupportedVersion {
-                    file: path,
-                    found,
-                    supported,
-                });
-            }
-            Err(reason) => {
-                return Err(Error::corrupt(
-                    &path,
-                    0,
-                    format!("segment header: {reason}"),
-                ));
-            }
-        };
+        let header =
+            header.map_err(|reason| Error::invalid(&path, 0, "segment header", &reason))?;
         if header.store != self.store || header.id != id {
             let reason = format!("this is segment {} of store {}", header.id, header.store);
             return Err(Error::corrupt(&path, 0, reason));

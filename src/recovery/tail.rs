@@ -16,8 +16,9 @@ use std::path::PathBuf;
 
 use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
+use crate::format::record::RECORD_HEADER_LEN;
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
-use crate::format::{Invalid, SegmentId, names};
+use crate::format::{Invalid, SegmentId, SeqNo, names};
 use crate::recovery::report::TornTail;
 use crate::recovery::sealed::{Opened, Source, encode_hint};
 use crate::segment::hint::Summary;
@@ -41,6 +42,16 @@ pub(crate) struct Interrupted<D: Disk> {
     summary: Summary,
     /// The first byte behind the records that is not zero, up to the last one: what is cut.
     torn_len: u64,
+}
+
+impl<D: Disk> Interrupted<D> {
+    /// A sequence number beyond all that the segment can have held before the crash: those of
+    /// lost writes, which somebody may have seen as versions, are not given again.
+    pub(crate) fn next_seq(&self, segment_size: u64) -> SeqNo {
+        let next = self.summary.next_seq().0;
+        let most_bytes = segment_size.max(self.bytes.len() as u64);
+        SeqNo(next + most_bytes / RECORD_HEADER_LEN as u64)
+    }
 }
 
 impl<D: Disk> Source<'_, D> {

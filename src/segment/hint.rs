@@ -62,6 +62,12 @@ impl Summary {
         });
     }
 
+    /// The sequence number after the highest one.
+    pub(crate) fn next_seq(&self) -> SeqNo {
+        self.highest_seq
+            .map_or(self.base_seq, |highest| SeqNo(highest.0.saturating_add(1)))
+    }
+
     /// The footer of the segment whose header and records are `data`.
     pub(crate) fn footer(&self, data: &[u8]) -> SegmentFooter {
         SegmentFooter {
