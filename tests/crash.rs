@@ -307,7 +307,7 @@ fn every_short_workload(mode: Mode, len: u32, limit: usize, images: &AtomicU64) 
 fn short_workloads_survive_a_crash_anywhere() {
     let images = AtomicU64::new(0);
     every_short_workload(Mode::EveryWrite, 1, 24, &images);
-    every_short_workload(Mode::EveryWrite, 2, 12, &images);
+    every_short_workload(Mode::EveryWrite, 2, 7, &images);
     println!("{} crash images", images.into_inner());
 }
 
@@ -357,7 +357,7 @@ fn long_workloads_survive_a_crash_anywhere() {
 #[test]
 fn with_an_interval_a_power_cut_takes_a_suffix_and_a_kill_nothing() {
     let images = AtomicU64::new(0);
-    every_short_workload(Mode::Interval, 2, 8, &images);
+    every_short_workload(Mode::Interval, 2, 5, &images);
     let long = random_workloads(Mode::Interval, effort(2), 30, 10, seed(2));
     println!("{} crash images", images.into_inner() + long);
 }

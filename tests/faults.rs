@@ -165,7 +165,8 @@ impl<'a> Run<'a> {
                 self.failed += 1;
                 self.is_poisoned = matches!(error, Error::Poisoned { .. }) || self.is_poisoned;
                 // Whatever is half done may be whole or absent later; what was refused may not.
-                if !matches!(error, Error::Poisoned { .. }) {
+                let is_refused = matches!(error, Error::Poisoned { .. } | Error::DiskFull { .. });
+                if !is_refused {
                     self.possible.push(next);
                 }
             }

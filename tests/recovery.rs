@@ -462,6 +462,34 @@ fn a_crash_between_footer_and_manifest_leaves_a_whole_segment() {
 }
 
 #[test]
+fn an_older_manifest_is_not_taken_for_the_newest() {
+    let disk = SimDisk::new(1);
+    let mut manifests = Vec::new();
+    for round in 0..12_u32 {
+        let store = open(&disk).unwrap();
+        store.put(format!("key{round}"), "x".repeat(90)).unwrap();
+        if round == 8 {
+            store.compact().unwrap();
+        }
+        manifests.push(disk.read_raw(&path("MANIFEST")).unwrap());
+        drop(store);
+        manifests.push(disk.read_raw(&path("MANIFEST")).unwrap());
+    }
+    let newest = manifests.pop().unwrap();
+    for manifest in manifests {
+        let disk = copy(&disk);
+        disk.write_raw(&path("MANIFEST"), &manifest);
+        // Still good is one from before the last close, which finds the end by scanning.
+        let Ok(store) = open(&disk) else {
+            disk.write_raw(&path("MANIFEST"), &newest);
+            assert_eq!(open(&disk).unwrap().len(), 12);
+            continue;
+        };
+        assert_eq!(store.len(), 12);
+    }
+}
+
+#[test]
 fn what_has_expired_stays_gone_when_the_clock_goes_back() {
     let disk = SimDisk::new(1);
     let start = disk.now_ms();

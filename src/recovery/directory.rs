@@ -1,15 +1,16 @@
 //! The directory itself: is it a store, is it ours, what in it is left over.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::disk::{Disk, DiskFile, LockError, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
 use crate::format::segment::{HEADER_LEN, SegmentHeader};
-use crate::format::{Invalid, SegmentId, StoreId};
+use crate::format::{Invalid, SegmentId};
 use crate::log::manifest_file;
+use crate::segment::scanner::{self, Check};
 
 /// The files in the directory that are not segments of the manifest.
 #[derive(Default)]
@@ -106,8 +107,8 @@ fn is_harmless(name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// When there is a segment of another store: removing it as an orphan would destroy somebody's
-/// data.
+/// When there is a segment of another store, or one that the manifest is too old to know: removing
+/// it as an orphan would destroy somebody's data.
 pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> Result<Leftovers> {
     let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let named = |id: SegmentId| manifest.segments.iter().any(|(other, _)| *other == id);
@@ -119,7 +120,7 @@ pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> R
         }
         match name {
             FileName::Segment(id) if !named(id) => {
-                check_ours(disk, dir.join(&entry.name), manifest.store)?;
+                check_orphan(disk, dir, &entry.name, manifest)?;
                 leftovers.orphans.push(entry.name);
             }
             FileName::Hint(id) if !named(id) => leftovers.orphans.push(entry.name),
@@ -133,23 +134,38 @@ pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> R
     Ok(leftovers)
 }
 
-fn check_ours<D: Disk>(disk: &D, path: PathBuf, store: StoreId) -> Result<()> {
-    let mut bytes = [0; HEADER_LEN];
-    let read = disk
-        .open(&path, OpenMode::Read)
-        .and_then(|file| file.read_at(&mut bytes, 0));
-    if read.is_err() {
-        // Too short for a header: the beginning of a segment that never came to be.
-        return Ok(());
-    }
+/// An orphan is the output of a merge or a rotation that was interrupted, or the input of one that
+/// was not: it holds nothing that was written after the manifest.
+fn check_orphan<D: Disk>(disk: &D, dir: &Path, name: &str, manifest: &Manifest) -> Result<()> {
+    let path = dir.join(name);
+    let read = || {
+        let file = disk.open(&path, OpenMode::Read)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    let bytes: Vec<u8> = read().map_err(|e| Error::io("read", &path, e))?;
     match SegmentHeader::decode(&bytes) {
-        Ok(header) if header.store != store => {
+        Ok(header) if header.store != manifest.store => {
             let reason = format!("it is a segment of the store {}", header.store);
             Err(Error::ForeignFile { path, reason })
+        }
+        Ok(header) => {
+            let mut is_newer = false;
+            let from = HEADER_LEN as u64;
+            scanner::scan(&bytes, &header, from, Check::Sealed, |_, record| {
+                is_newer |= record.seq(header.base_seq) >= manifest.next_seq;
+            });
+            if is_newer {
+                let reason = format!("it is older than {name}, which was written to after it");
+                return Err(Error::corrupt(&dir.join(names::MANIFEST), 0, reason));
+            }
+            Ok(())
         }
         Err(reason @ (Invalid::Version(_) | Invalid::Features(_))) => {
             Err(Error::invalid(&path, 0, "segment header", &reason))
         }
+        // Too short for a header, or a torn one: a segment that never came to be.
         _ => Ok(()),
     }
 }

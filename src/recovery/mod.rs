@@ -136,6 +136,8 @@ pub(crate) fn recover<D: Disk>(
     }
     if changed {
         manifest.generation += 1;
+        let next_seqs = ready.iter().map(|segment| segment.opened.hint.next_seq());
+        manifest.next_seq = next_seqs.fold(manifest.next_seq, SeqNo::max);
         commit(disk, dir, &manifest)?;
     }
     let leftovers = if changed {

@@ -63,6 +63,7 @@ impl<D: Disk> Source<'_, D> {
         segment_size: u64,
     ) -> Result<Continued<D>> {
         let (path, file, header) = self.open(id, OpenMode::Write)?;
+        let file_len = file.len().map_err(|e| Error::io("read", &path, e))?;
         let len = usize::try_from(data_len).unwrap_or(usize::MAX);
         let capacity = (segment_size as usize).max(len + FOOTER_LEN);
         let mut buffer = AppendBuffer::new(capacity).map_err(|e| Error::io("buffer", &path, e))?;
@@ -75,6 +76,19 @@ impl<D: Disk> Source<'_, D> {
             }
             Some(Err(e)) => return Err(Error::io("read", &path, e)),
             None => return Err(Error::corrupt(&path, data_len, "an impossible length")),
+        }
+        if file_len > data_len {
+            // The footer of a seal that was interrupted, or room that was reserved. Records are
+            // appended only once the manifest says so.
+            let mut bytes = vec![0; usize::try_from(file_len).unwrap_or(usize::MAX)];
+            file.read_at(&mut bytes, 0)
+                .map_err(|e| Error::io("read", &path, e))?;
+            let scan = scanner::scan(&bytes, &header, data_len, Check::Sealed, |_, _| ());
+            if scan.end > data_len {
+                let reason =
+                    "there are records behind the end that the manifest, an older one, says";
+                return Err(Error::corrupt(&path, data_len, reason));
+            }
         }
         let data = buffer.region().tail(0).unwrap_or_default();
         let (summary, end) = Summary::of(data, &header, self.hasher, Check::Appended);
