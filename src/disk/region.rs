@@ -119,8 +119,9 @@ impl Region {
     /// All bytes from `offset` on.
     #[inline]
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
-        let len = self.len();
-        self.slice(offset, len.checked_sub(offset)?)
+        let len = self.len().checked_sub(offset)?;
+        // SAFETY: as for `slice`, with the same end: `offset + len` is what `len` was.
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
 }
 

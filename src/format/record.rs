@@ -299,6 +299,12 @@ impl<'a> Record<'a> {
         self.flags & COMPRESSED != 0
     }
 
+    /// Whether the value is stored as it is and never expires.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.flags & (EXPIRES | COMPRESSED) == 0
+    }
+
     pub(crate) fn collides(&self) -> bool {
         self.flags & COLLIDES != 0
     }

@@ -31,6 +31,14 @@ pub(crate) enum HitBytes<'p> {
     Copied(Vec<u8>),
 }
 
+/// What a look along the straight path gave.
+pub(crate) enum Straight<R> {
+    Found(R),
+    Absent,
+    /// Something on the way needs more than that: ask [`Engine::find_hashed`].
+    Detour,
+}
+
 impl<'p, D: Disk> Hit<'p, D> {
     /// The record; its lengths were checked when it was found.
     pub(crate) fn record(&self) -> Result<Record<'_>> {
@@ -64,7 +72,52 @@ impl<D: Disk> Engine<D> {
         self.find_hashed(pin, self.hash(key), key)
     }
 
+    /// Looks for a key whose record is as most are: in place, verified, neither compressed nor
+    /// about to expire. `give` makes the result of it, from segment, region and offset.
+    ///
+    /// What it comes across otherwise is a detour, in a function of its own: how many lookups the
+    /// processor has under way at a time is decided by how little there is to do for each.
     #[inline]
+    pub(crate) fn find_straight<'p, R>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        hash: KeyHash,
+        key: &[u8],
+        give: impl Fn(&'p Segment<D>, &'p Arc<Region>, u64, Record<'p>) -> R,
+    ) -> Straight<R> {
+        let mut detour = false;
+        let found = self.index.find(pin, hash.into(), |candidate| {
+            let location = candidate.location();
+            let offset = location.offset();
+            let segment = self.table.get(pin, location.segment_slot());
+            let place = segment.and_then(|segment| Some((segment, segment.region()?)));
+            let verified = match self.verify {
+                Verify::FirstRead => candidate.is_verified(),
+                Verify::EveryRead => false,
+                Verify::Never => true,
+            };
+            if let (Some((segment, region)), true) = (place, verified) {
+                let bytes = region.tail(offset as usize).unwrap_or_default();
+                if let Ok(record) = Record::parse(bytes) {
+                    if record.key() != key {
+                        return None;
+                    }
+                    if record.is_plain() {
+                        return Some(give(segment, region, offset, record));
+                    }
+                }
+            }
+            detour = true;
+            None
+        });
+        match found {
+            Some(found) => Straight::Found(found),
+            None if detour => Straight::Detour,
+            None => Straight::Absent,
+        }
+    }
+
+    #[inline(never)]
     pub(crate) fn find_hashed<'p>(
         &'p self,
         pin: &'p Pin<'_>,
@@ -149,15 +202,7 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn value(&self, hit: &Hit<'_, D>) -> Result<Value> {
         if let HitBytes::InPlace { region, record } = &hit.bytes {
             if !record.is_compressed() {
-                let offset = hit.offset as usize + record.value_offset();
-                let version = record.seq(hit.segment.header().base_seq);
-                return Ok(Value::in_place(
-                    Arc::clone(region),
-                    offset,
-                    record.value().len(),
-                    version,
-                    record.expires_at_ms(),
-                ));
+                return Ok(value_in_place(hit.segment, region, hit.offset, *record));
             }
         }
         let record = hit.record()?;
@@ -168,9 +213,7 @@ impl<D: Disk> Engine<D> {
 
     /// The live value of a key in the log.
     pub(crate) fn get_in_log(&self, key: &[u8]) -> Result<Option<Value>> {
-        let pin = self.collector.pin();
-        let hit = self.find(&pin, key)?;
-        hit.map(|hit| self.value(&hit)).transpose()
+        self.look_up(&self.collector.pin(), self.hash(key), key)
     }
 
     /// The live value of a key, in the write-back buffer or else in the log.
@@ -189,6 +232,20 @@ impl<D: Disk> Engine<D> {
         if let Some(write) = self.write_back.as_ref().and_then(|buffer| buffer.get(key)) {
             return Ok(self.buffered_value(write));
         }
+        self.look_up(pin, hash, key)
+    }
+
+    #[inline]
+    fn look_up(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
+        match self.find_straight(pin, hash, key, value_in_place) {
+            Straight::Found(value) => Ok(Some(value)),
+            Straight::Absent => Ok(None),
+            Straight::Detour => self.look_up_by_detour(pin, hash, key),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_by_detour(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
         let hit = self.find_hashed(pin, hash, key)?;
         hit.map(|hit| self.value(&hit)).transpose()
     }
@@ -209,4 +266,21 @@ impl<D: Disk> Engine<D> {
             None => make(),
         }
     }
+}
+
+/// The value of an uncompressed record, as a guard of its own.
+#[inline]
+fn value_in_place<D: Disk>(
+    segment: &Segment<D>,
+    region: &Arc<Region>,
+    offset: u64,
+    record: Record<'_>,
+) -> Value {
+    Value::in_place(
+        Arc::clone(region),
+        offset as usize + record.value_offset(),
+        record.value().len(),
+        record.seq(segment.header().base_seq),
+        record.expires_at_ms(),
+    )
 }

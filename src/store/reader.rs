@@ -5,6 +5,7 @@ use std::sync::Arc;
 use elsa::FrozenVec;
 
 use super::engine::Engine;
+use super::read::Straight;
 use super::write_back::Buffered;
 use crate::disk::{Disk, OsDisk};
 use crate::error::Result;
@@ -87,6 +88,18 @@ impl<'s, D: Disk> Reader<'s, D> {
 
     #[inline]
     fn get_in_log(&self, hash: KeyHash, key: &[u8]) -> Result<Option<&[u8]>> {
+        let found = self
+            .engine
+            .find_straight(&self.pin, hash, key, |_, _, _, record| record.value());
+        match found {
+            Straight::Found(value) => Ok(Some(value)),
+            Straight::Absent => Ok(None),
+            Straight::Detour => self.get_by_detour(hash, key),
+        }
+    }
+
+    #[inline(never)]
+    fn get_by_detour(&self, hash: KeyHash, key: &[u8]) -> Result<Option<&[u8]>> {
         let Some(hit) = self.engine.find_hashed(&self.pin, hash, key)? else {
             return Ok(None);
         };
