@@ -16,6 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::{Mmap, MmapMut};
 
 /// Readable bytes at a fixed address: a mapped file, an append buffer, or memory.
+///
+/// Aligned to a cache line, so that what every lookup reads does not share one with the reference
+/// count in front of it, which guards write.
+#[repr(align(64))]
 pub struct Region {
     base: NonNull<u8>,
     /// How many bytes from `base` on may be read (invariant 1).
