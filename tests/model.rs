@@ -112,7 +112,7 @@ impl Model {
             bytes.is_some(),
             "{key}"
         );
-        let many = self.store().get_many(&[&key, "absent"]).unwrap();
+        let many = self.store().get_many(&[key.as_str(), "absent"]).unwrap();
         assert_eq!((many[0].as_deref(), many[1].is_none()), (bytes, true));
     }
 
