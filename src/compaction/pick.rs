@@ -8,7 +8,12 @@ const MIN_LOG_BYTES: u64 = 1 << 20;
 /// Whether a third of the log is stale, and the log is worth the work.
 pub(crate) fn is_worth<'a>(segments: impl Iterator<Item = &'a Usage>) -> bool {
     let (total, stale) = segments.fold((0, 0), |(total, stale), usage| {
-        (total + usage.data_len, stale + usage.stale_bytes())
+        let given_back = if usage.has_stale_records() {
+            usage.stale_bytes()
+        } else {
+            0
+        };
+        (total + usage.data_len, stale + given_back)
     });
     total > MIN_LOG_BYTES && stale.saturating_mul(3) >= total
 }
@@ -20,9 +25,7 @@ pub(crate) fn pick<'a>(
 ) -> Vec<Slot> {
     segments
         .filter(|(_, usage)| usage.sealed)
-        .filter(|(_, usage)| {
-            usage.records > usage.live_records || usage.earliest_expiry_ms <= now_ms
-        })
+        .filter(|(_, usage)| usage.has_stale_records() || usage.earliest_expiry_ms <= now_ms)
         .map(|(slot, _)| slot)
         .collect()
 }
@@ -49,13 +52,27 @@ mod tests {
     #[test]
     fn a_third_of_the_bytes_beyond_one_mebibyte_is_worth_it() {
         let mib = 1 << 20;
-        assert!(is_worth([usage(3 * mib, 2 * mib)].iter()));
+        let third = usage(3 * mib, 2 * mib - 64);
+        assert!(is_worth([third].iter()));
         assert!(!is_worth([usage(3 * mib, 2 * mib + 1)].iter()));
         assert!(!is_worth([usage(mib, 0)].iter()));
         assert!(is_worth(
-            [usage(mib, mib), usage(mib, 0), usage(mib, mib)].iter()
+            [usage(mib, mib), usage(mib + 128, 0), usage(mib, mib - 64)].iter()
         ));
         assert!(!is_worth([].iter()));
+    }
+
+    #[test]
+    fn frames_around_live_records_are_not_worth_it() {
+        let small = usage(3 << 20, 1 << 20);
+        let live_records = small.records;
+        assert!(!is_worth(
+            [Usage {
+                live_records,
+                ..small
+            }]
+            .iter()
+        ));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How many bytes of each segment are live: what stats report and compaction decides by.
 
 use crate::format::SegmentId;
+use crate::format::segment::HEADER_LEN;
 
 /// What one segment holds, as far as the index knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,13 @@ impl Usage {
 
     /// What compaction could give back, tombstones included.
     pub(crate) fn stale_bytes(&self) -> u64 {
-        self.data_len.saturating_sub(self.live_bytes)
+        let records = self.data_len.saturating_sub(HEADER_LEN as u64);
+        records.saturating_sub(self.live_bytes)
+    }
+
+    /// Whether any record is not live, so that compaction has something to give back. Batch
+    /// frames alone make stale bytes without it.
+    pub(crate) fn has_stale_records(&self) -> bool {
+        self.records > self.live_records
     }
 }
