@@ -137,7 +137,8 @@ impl fmt::Display for Invalid {
 /// Rounds up to the next multiple of [`ALIGNMENT`].
 #[inline]
 pub(crate) const fn align(len: usize) -> usize {
-    len.next_multiple_of(ALIGNMENT)
+    // A power of two, which `next_multiple_of` is not told.
+    (len + (ALIGNMENT - 1)) & !(ALIGNMENT - 1)
 }
 
 /// Reads fixed-width integers one after another; every read past the end is [`Invalid::Short`].

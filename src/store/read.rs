@@ -98,13 +98,8 @@ impl<D: Disk> Engine<D> {
             };
             if let (Some((segment, region)), true) = (place, verified) {
                 let bytes = region.tail(offset as usize).unwrap_or_default();
-                if let Ok(record) = Record::parse(bytes) {
-                    if record.key() != key {
-                        return None;
-                    }
-                    if record.is_plain() {
-                        return Some(give(segment, region, offset, record));
-                    }
+                if let Some(record) = Record::parse_plain(bytes) {
+                    return (record.key() == key).then(|| give(segment, region, offset, record));
                 }
             }
             detour = true;
