@@ -64,7 +64,8 @@ pub(crate) struct Settings {
     pub(crate) async_compaction: bool,
     pub(crate) verify: Verify,
     pub(crate) read_mode: ReadMode,
-    pub(crate) recovery_threads: usize,
+    /// `None` for one for each core, which takes a while to find out.
+    pub(crate) recovery_threads: Option<NonZeroUsize>,
     pub(crate) progress: Option<Arc<crate::recovery::ProgressFn>>,
     pub(crate) hash_bits: u8,
 }
@@ -120,7 +121,6 @@ pub struct CrabKvBuilder {
 impl CrabKvBuilder {
     /// Options for the store in `dir`, all at their defaults.
     pub fn new(dir: impl AsRef<Path>) -> CrabKvBuilder {
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         CrabKvBuilder {
             settings: Settings {
                 dir: dir.as_ref().to_path_buf(),
@@ -135,7 +135,7 @@ impl CrabKvBuilder {
                 async_compaction: false,
                 verify: Verify::FirstRead,
                 read_mode: ReadMode::Mmap,
-                recovery_threads: threads,
+                recovery_threads: None,
                 progress: None,
                 hash_bits: HASH_BITS as u8,
             },
@@ -239,7 +239,7 @@ impl CrabKvBuilder {
 
     /// How many threads open a store. Default: one for each core.
     pub fn recovery_threads(self, threads: NonZeroUsize) -> CrabKvBuilder {
-        self.with(|s| s.recovery_threads = threads.get())
+        self.with(|s| s.recovery_threads = Some(threads))
     }
 
     /// Calls `progress` while the store is opened, at the start and after each segment; not

@@ -1,5 +1,6 @@
 //! The engine: everything that handles of one store share.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::background::Background;
@@ -65,7 +66,10 @@ impl<D: Disk> Engine<D> {
                     read_mode: settings.read_mode,
                 },
                 create: settings.create,
-                threads: settings.recovery_threads,
+                threads: settings
+                    .recovery_threads
+                    .or_else(|| std::thread::available_parallelism().ok())
+                    .map_or(1, NonZeroUsize::get),
                 hash_bits: settings.hash_bits,
                 progress: settings.progress.as_deref(),
             },
