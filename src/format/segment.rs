@@ -60,6 +60,11 @@ impl SegmentHeader {
         Ok(header)
     }
 
+    /// Whether the checksum fits, whatever the version.
+    pub(crate) fn is_intact(bytes: &[u8]) -> bool {
+        check(bytes).is_ok()
+    }
+
     /// What the checksums of this segment's records start from, before the offset is mixed in.
     pub(crate) fn checksum_seed(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();

@@ -162,7 +162,10 @@ fn check_orphan<D: Disk>(disk: &D, dir: &Path, name: &str, manifest: &Manifest) 
             }
             Ok(())
         }
-        Err(reason @ (Invalid::Version(_) | Invalid::Features(_))) => {
+        // Torn bytes may say any version.
+        Err(reason @ (Invalid::Version(_) | Invalid::Features(_)))
+            if SegmentHeader::is_intact(&bytes) =>
+        {
             Err(Error::invalid(&path, 0, "segment header", &reason))
         }
         // Too short for a header, or a torn one: a segment that never came to be.

@@ -94,51 +94,73 @@ pub(crate) fn recover<D: Disk>(
         read_mode: options.log.read_mode,
     };
     let found = read_segments(&source, &manifest, options)?;
-    // From here on things are changed.
+    // From here on things are changed. First what was read is made durable: a process that died
+    // between renaming the manifest and syncing the directory leaves one that a power cut takes
+    // back, while the removal of what it does not name could stay.
+    disk.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
     let mut ready = Vec::with_capacity(found.len());
     let mut changed = false;
-    for ((id, state), found) in manifest.segments.iter_mut().zip(found) {
-        let opened = match found {
+    let mut interrupted = None;
+    for ((id, _), found) in manifest.segments.iter().zip(found) {
+        let (opened, continued) = match found {
             Found::Sealed(opened) => {
                 report.hints_used += usize::from(opened.rebuilt.is_none());
-                Some((opened, None))
+                (opened, None)
             }
-            Found::Continued(continued) => Some((continued.opened, Some(continued.writer))),
-            Found::Interrupted(interrupted) => {
-                report.clean = false;
-                changed = true;
-                let next_seq = interrupted.next_seq(options.log.segment_size);
-                manifest.next_seq = manifest.next_seq.max(next_seq);
-                let (opened, torn) = source.end(interrupted)?;
-                report.torn_tail = torn;
-                opened.map(|opened| {
-                    *state = SegmentState::Sealed {
-                        data_len: opened.data_len,
-                    };
-                    (opened, None)
-                })
+            Found::Continued(continued) => (continued.opened, Some(continued.writer)),
+            Found::Interrupted(found) => {
+                interrupted = Some((*id, found));
+                continue;
             }
         };
-        if let Some((opened, continued)) = opened {
-            ready.push(Ready {
-                id: *id,
-                opened,
-                continued,
-            });
-        }
+        ready.push(Ready {
+            id: *id,
+            opened,
+            continued,
+        });
     }
-    let kept = |id: &SegmentId| ready.iter().any(|segment| segment.id == *id);
-    manifest.segments.retain(|(id, _)| kept(id));
-    mend(&source, &mut ready, &mut report)?;
     // Names that a failed removal left behind are passed over.
     if let Some(highest) = leftovers.highest_id {
         manifest.next_segment = manifest.next_segment.max(highest.next());
     }
+    let mut ending = None;
+    if let Some((id, found)) = interrupted {
+        report.clean = false;
+        changed = true;
+        let next_seq = found.next_seq(options.log.segment_size);
+        manifest.next_seq = manifest.next_seq.max(next_seq);
+        report.torn_tail = source.save_torn_tail(&found)?;
+        manifest.segments.retain(|(other, _)| *other != id);
+        let mut seal = |id, opened: Opened<D>| {
+            let data_len = opened.data_len;
+            let state = SegmentState::Sealed { data_len };
+            ready.push(Ready {
+                id,
+                opened,
+                continued: None,
+            });
+            (id, state)
+        };
+        let mut sealed = Vec::new();
+        if found.is_unproven() {
+            let copy = manifest.next_segment;
+            reserve(&source, &mut manifest, id)?;
+            sealed.push(seal(copy, source.copy_unproven(&found, copy)?));
+        }
+        if let Some((opened, end)) = source.keep_proven(found)? {
+            sealed.push(seal(id, opened));
+            ending = Some(end);
+        }
+        manifest.segments.append(&mut sealed);
+        manifest.segments.sort_unstable_by_key(|(id, _)| *id);
+    }
+    mend(&source, &mut ready, &mut report)?;
     if changed {
         manifest.generation += 1;
-        let next_seqs = ready.iter().map(|segment| segment.opened.hint.next_seq());
-        manifest.next_seq = next_seqs.fold(manifest.next_seq, SeqNo::max);
         commit(disk, dir, &manifest)?;
+    }
+    if let Some(ending) = ending {
+        source.finish(&ending);
     }
     let leftovers = if changed {
         directory::leftovers(disk, dir, &manifest)?
@@ -155,6 +177,17 @@ pub(crate) fn recover<D: Disk>(
     let mut recovered = build(disk, dir, options, lock, manifest, ready, report)?;
     recovered.report.elapsed = started.elapsed();
     Ok(recovered)
+}
+
+/// Sets an id aside for a copy of the end of the interrupted segment `id`, and tells the manifest
+/// the next sequence number: a copy that a crash leaves behind must not look newer than it.
+fn reserve<D: Disk>(source: &Source<'_, D>, manifest: &mut Manifest, id: SegmentId) -> Result<()> {
+    manifest.generation += 1;
+    manifest.next_segment = manifest.next_segment.next();
+    let mut reserved = manifest.clone();
+    reserved.segments.push((id, SegmentState::Active));
+    reserved.segments.sort_unstable_by_key(|(id, _)| *id);
+    commit(source.disk, source.dir, &reserved)
 }
 
 /// Makes an empty store: a manifest that names no segment.

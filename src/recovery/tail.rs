@@ -5,18 +5,21 @@
 //!
 //! 1. Scan. Damage before the end of what was durable is an error, and nothing is touched.
 //! 2. Copy the torn tail beside the segment, and sync the copy.
-//! 3. Write what no record proves to be durable once more, and sync it. A crash, or a failed sync
-//!    before it, may have left it in the page cache only, as clean pages that no sync would write.
-//! 4. Footer, cut, sync; hint file.
-//! 5. The manifest says that it is sealed. The next write begins a new segment with a new salt.
+//! 3. Copy what no record proves to be durable into a new segment, and sync that. A crash, or a
+//!    failed sync before it, may have left it in the page cache only, as clean pages that no sync
+//!    would write. It is not written again in its place: a power cut could tear it there.
+//! 4. The manifest says that the segment is sealed where the proof ends, and names the new one.
+//!    The next write begins another segment with a new salt.
+//! 5. Cut, footer, hint file.
 //!
-//! A crash anywhere in between leaves a segment that step 1 reads the same way.
+//! A crash up to step 4 leaves a segment that step 1 reads the same way, after it one without a
+//! footer, which is scanned and gets it.
 
 use std::path::PathBuf;
 
 use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
-use crate::format::record::RECORD_HEADER_LEN;
+use crate::format::record::{RECORD_HEADER_LEN, Record};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{Invalid, SegmentId, SeqNo, names};
 use crate::recovery::report::TornTail;
@@ -39,19 +42,48 @@ pub(crate) struct Interrupted<D: Disk> {
     header: SegmentHeader,
     bytes: Vec<u8>,
     scan: ScanEnd,
-    summary: Summary,
+    /// Up to here, a record's end, later records prove that it is durable.
+    proven: u64,
+    /// The sequence number after the last.
+    next_seq: SeqNo,
     /// The first byte behind the records that is not zero, up to the last one: what is cut.
     torn_len: u64,
 }
 
+/// What is still to be written to a segment that ends before its file does.
+pub(crate) struct Ending<D: Disk> {
+    file: D::File,
+    header: SegmentHeader,
+    summary: Summary,
+    footer: SegmentFooter,
+}
+
 impl<D: Disk> Interrupted<D> {
+    /// Whether there are records that nothing proves to be durable.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.scan.end > self.proven
+    }
+
     /// A sequence number beyond all that the segment can have held before the crash: those of
     /// lost writes, which somebody may have seen as versions, are not given again.
     pub(crate) fn next_seq(&self, segment_size: u64) -> SeqNo {
-        let next = self.summary.next_seq().0;
         let most_bytes = segment_size.max(self.bytes.len() as u64);
-        SeqNo(next + most_bytes / RECORD_HEADER_LEN as u64)
+        let most_records = most_bytes / RECORD_HEADER_LEN as u64;
+        SeqNo(self.next_seq.0.saturating_add(most_records))
     }
+}
+
+/// The end of the last record or frame that a later one says was durable before it.
+fn proven_end(bytes: &[u8], scan: &ScanEnd) -> u64 {
+    let mut end = HEADER_LEN as u64;
+    while let Ok(record) = Record::parse(&bytes[end as usize..scan.end as usize]) {
+        let next = end + record.len() as u64;
+        if next > scan.synced_upto {
+            break;
+        }
+        end = next;
+    }
+    end
 }
 
 impl<D: Disk> Source<'_, D> {
@@ -145,63 +177,112 @@ impl<D: Disk> Source<'_, D> {
             path,
             file,
             header,
+            proven: proven_end(&bytes, &scan),
+            next_seq: summary.next_seq(),
             bytes,
             scan,
-            summary,
             torn_len,
         })
     }
 
-    /// Ends an interrupted segment behind its last sound record, durably. `None` for the segment
-    /// if there is no record in it.
-    pub(crate) fn end(
+    /// Saves what will be cut off, if anything.
+    pub(crate) fn save_torn_tail(&self, found: &Interrupted<D>) -> Result<Option<TornTail>> {
+        if found.torn_len == 0 {
+            return Ok(None);
+        }
+        let end = found.scan.end;
+        let cut = &found.bytes[end as usize..(end + found.torn_len) as usize];
+        self.save_torn(found.header.id, end, cut).map(Some)
+    }
+
+    /// Copies the records that nothing proves to be durable into a sealed segment of their own,
+    /// durably but for its name.
+    pub(crate) fn copy_unproven(&self, found: &Interrupted<D>, id: SegmentId) -> Result<Opened<D>> {
+        let header = SegmentHeader {
+            id,
+            salt: self.disk.random_u64(),
+            ..found.header
+        };
+        let (data, proven) = (&found.bytes[..found.scan.end as usize], found.proven);
+        let capacity = HEADER_LEN + data.len() - proven as usize + FOOTER_LEN;
+        let mut writer = SegmentWriter::create(self.disk, self.dir, header, capacity)?;
+        let mut is_complete = true;
+        let copy = |_, record: Record<'_>| {
+            let delta = (record.seq(header.base_seq).0 - header.base_seq.0) as u32;
+            is_complete &= writer.append_copy(record.bytes(), delta).is_some();
+        };
+        scanner::scan(data, &found.header, proven, Check::Sealed, copy);
+        if !is_complete {
+            let what = "room for a torn tail";
+            return Err(Error::Exhausted { what });
+        }
+        let (summary, footer) = writer.seal(self.hasher)?;
+        // Without its hint file a segment only takes longer to open.
+        let _ = write_hint(self.disk, self.dir, &header, &summary, &footer);
+        let segment = writer.into_sealed(footer.data_len, self.read_mode);
+        let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
+        Ok(Opened {
+            segment,
+            hint,
+            data_len: footer.data_len,
+            rebuilt: None,
+        })
+    }
+
+    /// An interrupted segment as far as it is proven to be durable, and what is still to be done
+    /// to its file; `None` if nothing is.
+    pub(crate) fn keep_proven(
         &self,
-        interrupted: Interrupted<D>,
-    ) -> Result<(Option<Opened<D>>, Option<TornTail>)> {
+        found: Interrupted<D>,
+    ) -> Result<Option<(Opened<D>, Ending<D>)>> {
         let Interrupted {
             path,
             file,
             header,
             bytes,
-            scan,
-            summary,
-            torn_len,
-        } = interrupted;
-        let end = scan.end;
-        let torn = if torn_len > 0 {
-            let cut = &bytes[end as usize..(end + torn_len) as usize];
-            Some(self.save_torn(header.id, end, cut)?)
-        } else {
-            None
-        };
-        if end == HEADER_LEN as u64 {
-            return Ok((None, torn));
+            proven,
+            ..
+        } = found;
+        if proven == HEADER_LEN as u64 {
+            return Ok(None);
         }
-        let data = &bytes[..end as usize];
+        let data = &bytes[..proven as usize];
+        let (summary, _) = Summary::of(data, &header, self.hasher, Check::Appended);
         let footer = summary.footer(data);
-        let proven = scan.synced_upto.clamp(HEADER_LEN as u64, end);
+        let segment = Segment::sealed(self.disk.clone(), path, header, proven, self.read_mode)?;
+        let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
+        let opened = Opened {
+            segment,
+            hint,
+            data_len: proven,
+            rebuilt: None,
+        };
+        let ending = Ending {
+            file,
+            header,
+            summary,
+            footer,
+        };
+        Ok(Some((opened, ending)))
+    }
+
+    /// Ends the file of a segment that the manifest says is sealed. Should this fail, the next
+    /// open does it.
+    pub(crate) fn finish(&self, ending: &Ending<D>) {
+        let Ending {
+            file,
+            header,
+            summary,
+            footer,
+        } = ending;
         let finish = || {
-            file.write_at(&data[proven as usize..], proven)?;
-            file.sync_data()?;
-            file.write_at(&footer.encode(), end)?;
-            file.set_len(end + FOOTER_LEN as u64)?;
+            file.write_at(&footer.encode(), footer.data_len)?;
+            file.set_len(footer.data_len + FOOTER_LEN as u64)?;
             file.sync_data()
         };
-        finish().map_err(|e| Error::io("end", &path, e))?;
-        drop(file);
-        // Without its hint file a segment only takes longer to open.
-        let _ = write_hint(self.disk, self.dir, &header, &summary, &footer);
-        let segment = Segment::sealed(self.disk.clone(), path, header, end, self.read_mode)?;
-        let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
-        Ok((
-            Some(Opened {
-                segment,
-                hint,
-                data_len: end,
-                rebuilt: None,
-            }),
-            torn,
-        ))
+        if finish().is_ok() {
+            let _ = write_hint(self.disk, self.dir, header, summary, footer);
+        }
     }
 
     /// Copies what will be cut off into a file of its own, durably. A copy from an earlier,
