@@ -7,7 +7,8 @@ mod common;
 use std::path::Path;
 
 use common::{
-    Op, Rng, State, contents, delete, effort, put, put_ttl, seed, show, sim_builder, visible,
+    Op, Rng, State, contents, delete, effort, is_kind, put, put_ttl, seed, show, sim_builder,
+    visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 
@@ -58,7 +59,7 @@ fn keys_that_share_a_hash_stay_apart_through_crashes_and_compaction() {
                 1 => {
                     drop(store);
                     for (name, _) in disk.files(Path::new("/db")) {
-                        if name.ends_with(".hint") && rng.chance(60) {
+                        if is_kind(&name, "hint") && rng.chance(60) {
                             disk.remove_raw(&Path::new("/db").join(name));
                         }
                     }

@@ -242,7 +242,9 @@ fn every_disk_operation_may_fail() {
         let disk = SimDisk::new(1);
         let context = || "without a fault".to_owned();
         let mut run = Run::new(disk.clone(), &context);
-        ops.iter().for_each(|op| run.step(op));
+        for op in ops {
+            run.step(op);
+        }
         assert_eq!(run.failed, 0);
         drop(run);
         in_two_threads(disk.ops(), |at| {
@@ -255,7 +257,9 @@ fn every_disk_operation_may_fail() {
                 let disk = SimDisk::new(1);
                 disk.fail_at(at, kind, once);
                 let mut run = Run::new(disk, &context);
-                ops.iter().for_each(|op| run.step(op));
+                for op in ops {
+                    run.step(op);
+                }
                 run.finish(at);
                 injections.fetch_add(1, Ordering::Relaxed);
                 errors.fetch_add(run.failed, Ordering::Relaxed);

@@ -158,10 +158,10 @@ fn what_was_acknowledged_survives_two_hundred_kills() {
         for thread in 0..THREADS as usize {
             let last = store.get(format!("t{thread}")).unwrap();
             let last: u64 = last.map_or(0, |last| String::from_utf8_lossy(&last).parse().unwrap());
-            let least = acknowledged[thread].max(done[thread]);
+            let promised = acknowledged[thread].max(done[thread]);
             assert!(
-                (least..=least + 1).contains(&last),
-                "kill {kill}: {last} of {least}"
+                (promised..=promised + 1).contains(&last),
+                "kill {kill}: {last} of {promised}"
             );
             for number in done[thread] + 1..=last {
                 apply(thread as u64, number, &mut models[thread]);

@@ -9,8 +9,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, entry_of, put, put_ttl, seed, show,
-    sim_builder, visible,
+    Op, Rng, SimStore, State, contents, delete, effort, entry_of, is_kind, put, put_ttl, seed,
+    show, sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{CrabKvBuilder, ReadMode};
@@ -186,7 +186,7 @@ impl Model {
         let dir = std::path::Path::new("/db");
         if rng.chance(50) {
             for (name, _) in self.disk.files(dir) {
-                if name.ends_with(".hint") && rng.chance(50) {
+                if is_kind(&name, "hint") && rng.chance(50) {
                     self.disk.remove_raw(&dir.join(name));
                 }
             }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{
-    Op, SimStore, State, contents, delete, in_two_threads, put, put_ttl, show, sim_builder, visible,
+    Op, SimStore, State, contents, delete, in_two_threads, is_kind, put, put_ttl, show,
+    sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{Error, Result};
@@ -67,14 +68,16 @@ fn fixture(seed: u64, is_closed: bool) -> (SimDisk, Vec<State>) {
     (disk, states)
 }
 
+type Damage<'a> = &'a dyn Fn(&SimDisk, &Path);
+
 fn segments(disk: &SimDisk) -> Vec<String> {
     let names = files(disk).into_iter().map(|(name, _)| name);
-    names.filter(|name| name.ends_with(".seg")).collect()
+    names.filter(|name| is_kind(name, "seg")).collect()
 }
 
 fn hints(disk: &SimDisk) -> Vec<String> {
     let names = files(disk).into_iter().map(|(name, _)| name);
-    names.filter(|name| name.ends_with(".hint")).collect()
+    names.filter(|name| is_kind(name, "hint")).collect()
 }
 
 fn all(disk: &SimDisk, store: &SimStore, states: &[State]) -> Result<State> {
@@ -106,23 +109,22 @@ fn a_hint_file_that_cannot_be_used_is_made_again_and_used_the_next_time() {
     let names = hints(&fixture);
     assert!(names.len() >= 2, "{names:?}");
     let other = fixture.read_raw(&path(&names[1])).unwrap();
-    type Damage<'a> = &'a dyn Fn(&SimDisk, &Path);
     let damages: [(&str, Damage); 6] = [
         ("there is no hint file", &|disk, path| disk.remove_raw(path)),
         ("the checksum does not match", &|disk, path| {
-            disk.corrupt(path, 40, 1)
+            disk.corrupt(path, 40, 1);
         }),
         ("the magic number is wrong", &|disk, path| {
-            disk.corrupt(path, 0, 1)
+            disk.corrupt(path, 0, 1);
         }),
         ("the checksum does not match", &|disk, path| {
-            disk.truncate(path, 50)
+            disk.truncate(path, 50);
         }),
         ("the bytes end too early", &|disk, path| {
-            disk.truncate(path, 0)
+            disk.truncate(path, 0);
         }),
         ("it belongs to another segment", &|disk, path| {
-            disk.write_raw(path, &other)
+            disk.write_raw(path, &other);
         }),
     ];
     for (reason, damage) in damages {
@@ -164,6 +166,36 @@ fn torn_tail_is_cut_saved_and_reported() {
     let store = assert_whole(&disk, &states);
     assert!(store.recovery_report().torn_tail.is_none());
     assert!(store.recovery_report().foreign_files.is_empty());
+}
+
+#[test]
+fn the_copy_of_a_torn_tail_survives_an_interrupted_recovery() {
+    let (fixture, mut states) = fixture(1, false);
+    let active = segments(&fixture).pop().unwrap();
+    let bytes = fixture.read_raw(&path(&active)).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    fixture.corrupt(&path(&active), end as u64, 1);
+    states.pop();
+    let whole = copy(&fixture);
+    let torn = assert_whole(&whole, &states)
+        .recovery_report()
+        .torn_tail
+        .clone()
+        .unwrap();
+    let expected = whole.read_raw(&torn.saved_to);
+    for stop in 0.. {
+        let disk = copy(&fixture);
+        disk.stop_at(stop);
+        let is_done = open(&disk).is_ok();
+        for plan in disk.crash_plans(12, stop) {
+            let disk = disk.crash(&plan);
+            assert_whole(&disk, &states);
+            assert_eq!(disk.read_raw(&torn.saved_to), expected, "{stop}, {plan:?}");
+        }
+        if is_done {
+            break;
+        }
+    }
 }
 
 #[test]
@@ -336,7 +368,7 @@ fn a_missing_or_empty_file_is_never_taken_for_an_empty_store() {
                 } else {
                     disk.truncate(&path(&name), 0);
                 }
-                if name.ends_with(".hint") {
+                if is_kind(&name, "hint") {
                     assert_whole(&disk, &states);
                 } else {
                     let error = assert_refused(&disk, &name);
@@ -409,7 +441,7 @@ fn a_newer_version_is_refused_and_nothing_is_written() {
             let mut newer = bytes.clone();
             newer[8] = 2;
             disk.write_raw(&path(&name), &newer);
-            if name.ends_with(".hint") {
+            if is_kind(&name, "hint") {
                 assert_whole(&disk, &states);
                 continue;
             }

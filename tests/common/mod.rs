@@ -256,3 +256,9 @@ pub(crate) fn in_two_threads(count: u64, work: impl Fn(u64) + Sync) {
         work();
     });
 }
+
+/// Whether a file of a store is of this kind, as `hint`.
+pub(crate) fn is_kind(name: &str, kind: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, extension)| extension == kind)
+}
