@@ -80,6 +80,7 @@ impl Region {
     }
 
     /// How many bytes can be read.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Acquire)
     }

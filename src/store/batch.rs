@@ -122,7 +122,9 @@ impl WriteBatch {
     }
 
     /// Key, value (`None` for a delete) and TTL of each operation.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>, Ttl)> {
+    pub(crate) fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>, Ttl)> + Clone {
         self.ops.iter().map(|op| {
             let value = op.value.clone().map(|value| &self.bytes[value]);
             (&self.bytes[op.key.clone()], value, op.ttl)

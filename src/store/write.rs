@@ -81,7 +81,7 @@ impl<D: Disk> Engine<D> {
         let expires_at_ms = self.expiry(ttl);
         if let Some(buffer) = &self.write_back {
             self.check_poison()?;
-            buffer.put(key, value, expires_at_ms);
+            self.buffer_writes(buffer, std::iter::once((key, Some(value), expires_at_ms)))?;
             return self.flush_if_full(buffer);
         }
         self.write_one(&self.op(key, Some(value), expires_at_ms))
@@ -155,7 +155,7 @@ impl<D: Disk> Engine<D> {
             .map(|(key, value, ttl)| (key, value, value.and_then(|_| self.expiry(ttl))));
         if let Some(buffer) = &self.write_back {
             self.check_poison()?;
-            buffer.write(ops);
+            self.buffer_writes(buffer, ops)?;
             return self.flush_if_full(buffer);
         }
         self.write_ops(ops)
