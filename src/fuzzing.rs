@@ -109,7 +109,7 @@ fn records(bytes: &[u8], header: &SegmentHeader) {
             assert!(offset > scan.end, "a look ahead that looks back");
         }
     }
-    let hasher = KeyHasher { seed: 1, bits: 48 };
+    let hasher = KeyHasher::new(1, 48);
     let (summary, scan) = Summary::of(bytes, header, hasher, Check::Sealed);
     let data_len = scan.end;
     let owner = HintOwner {

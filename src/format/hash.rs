@@ -33,17 +33,33 @@ impl KeyHash {
 /// Hashes keys as one store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyHasher {
-    pub(crate) seed: u64,
-    /// How many of the 48 bits count, from the top; fewer only in stores that test collisions.
-    pub(crate) bits: u8,
+    seed: u64,
+    bits: u8,
+    /// The top `bits` of the 48.
+    mask: u64,
 }
 
 impl KeyHasher {
+    /// `bits` is how many of the 48 bits count, from the top, at least one; fewer than all only in
+    /// stores that test collisions.
+    pub(crate) const fn new(seed: u64, bits: u8) -> KeyHasher {
+        let all = (1 << HASH_BITS) - 1;
+        let mask = all & !(all >> bits);
+        KeyHasher { seed, bits, mask }
+    }
+
+    pub(crate) fn seed(self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.bits
+    }
+
     #[inline]
     pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
         let hash = xxh3_64_with_seed(key, self.seed) >> (64 - HASH_BITS);
-        let unused = HASH_BITS - u32::from(self.bits);
-        KeyHash::new(hash >> unused << unused)
+        KeyHash(hash & self.mask)
     }
 }
 
@@ -54,20 +70,17 @@ mod tests {
     /// The values were computed with the reference implementation (`XXH3_64bits_withSeed`).
     #[test]
     fn the_hash_never_changes() {
-        let hasher = KeyHasher {
-            seed: 0x0102_0304_0506_0708,
-            bits: 48,
-        };
+        let hasher = KeyHasher::new(0x0102_0304_0506_0708, 48);
         assert_eq!(hasher.hash(b"hello").get(), 0x2454_47e1_74c5);
         let long: Vec<u8> = (0..200).chain(0..200).collect();
-        let hasher = KeyHasher { seed: 7, bits: 48 };
+        let hasher = KeyHasher::new(7, 48);
         assert_eq!(hasher.hash(&long).get(), 0x917a_8bcf_1f0a);
     }
 
     #[test]
     fn a_narrow_hash_keeps_only_its_top_bits() {
-        let narrow = KeyHasher { seed: 7, bits: 4 };
-        let full = KeyHasher { seed: 7, bits: 48 };
+        let narrow = KeyHasher::new(7, 4);
+        let full = KeyHasher::new(7, 48);
         assert_eq!(
             narrow.hash(b"key").get(),
             full.hash(b"key").get() >> 44 << 44

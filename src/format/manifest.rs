@@ -52,8 +52,8 @@ impl Manifest {
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.store.0);
-        out.extend_from_slice(&self.hasher.seed.to_le_bytes());
-        out.extend_from_slice(&[self.hasher.bits, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&self.hasher.seed().to_le_bytes());
+        out.extend_from_slice(&[self.hasher.bits(), 0, 0, 0, 0, 0, 0, 0]);
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.next_segment.0.to_le_bytes());
         out.extend_from_slice(&self.next_seq.0.to_le_bytes());
@@ -92,12 +92,9 @@ impl Manifest {
             return Err(Invalid::Features(flags));
         }
         let store = StoreId(fields.bytes()?);
-        let hasher = KeyHasher {
-            seed: fields.u64()?,
-            bits: fields.u8()?,
-        };
+        let hasher = KeyHasher::new(fields.u64()?, fields.u8()?);
         fields.reserved::<7>()?;
-        if hasher.bits == 0 || u32::from(hasher.bits) > super::hash::HASH_BITS {
+        if hasher.bits() == 0 || u32::from(hasher.bits()) > super::hash::HASH_BITS {
             return Err(Invalid::Field("the hash has an impossible width"));
         }
         let generation = fields.u64()?;
@@ -147,10 +144,7 @@ mod tests {
     fn manifest() -> Manifest {
         Manifest {
             store: StoreId(*b"0123456789abcdef"),
-            hasher: KeyHasher {
-                seed: 0x0807_0605_0403_0201,
-                bits: 48,
-            },
+            hasher: KeyHasher::new(0x0807_0605_0403_0201, 48),
             generation: 4,
             next_segment: SegmentId(10),
             next_seq: SeqNo(77),

@@ -47,7 +47,7 @@ use crate::sync::{AtomicUsize, Ordering};
 
 pub(crate) use self::hash::IndexHash;
 pub(crate) use self::loading::partition_bits;
-pub(crate) use self::slot::{Candidate, Location};
+pub(crate) use self::slot::{Candidate, Location, Trust};
 pub(crate) use self::writer::IndexWriter;
 
 /// The reading end of the index.

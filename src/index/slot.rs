@@ -112,6 +112,18 @@ impl Word {
     }
 }
 
+/// Which records are used without verifying them, as the bits of a slot of which one must be set.
+#[derive(Clone, Copy)]
+pub(crate) struct Trust(u64);
+
+impl Trust {
+    /// Those that have been verified in this process.
+    pub(crate) const VERIFIED: Trust = Trust(VERIFIED);
+    /// All: no slot that is in use is zero.
+    pub(crate) const ALL: Trust = Trust(u64::MAX);
+    pub(crate) const NONE: Trust = Trust(0);
+}
+
 /// A slot whose tag is the one searched for. Whether it is the key, only its record can tell.
 pub(crate) struct Candidate<'p> {
     slot: &'p AtomicU64,
@@ -131,9 +143,15 @@ impl<'p> Candidate<'p> {
     }
 
     /// Whether this record's checksum has been verified in this process.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn is_verified(&self) -> bool {
-        self.word.0 & VERIFIED != 0
+        self.is_trusted(Trust::VERIFIED)
+    }
+
+    /// Whether the record may be used as it is.
+    #[inline]
+    pub(crate) fn is_trusted(&self, trust: Trust) -> bool {
+        self.word.0 & trust.0 != 0
     }
 
     /// Remembers that the record's checksum is right. Forgotten if the slot was changed or copied

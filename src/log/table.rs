@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Region};
 use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::reclaim::{Collector, Pin, SharedArc};
@@ -17,13 +17,24 @@ const CHUNKS: usize = Location::MAX_SEGMENTS as usize / CHUNK_LEN;
 /// A segment's place in the table: small and dense, used again, known only in memory.
 pub(crate) type Slot = u32;
 
-type Chunk<D> = Box<[SharedArc<Segment<D>>]>;
+/// Places for something of each slot. Chunks of them never move, so a reader needs no more than
+/// their address; all lengths are fixed, so it has nothing to compare.
+struct Places<T> {
+    chunks: Box<[OnceLock<Chunk<T>>; CHUNKS]>,
+}
+
+type Chunk<T> = Box<[SharedArc<T>; CHUNK_LEN]>;
 
 pub(crate) struct SegmentTable<D: Disk> {
     collector: Arc<Collector>,
-    /// Chunks never move, so a reader needs no more than their address.
-    chunks: Arc<[OnceLock<Chunk<D>>]>,
+    places: Arc<SegmentPlaces<D>>,
     free: Arc<Mutex<FreeSlots>>,
+}
+
+/// A segment, and again its bytes if they can be read in place: what most lookups need.
+struct SegmentPlaces<D: Disk> {
+    segments: Places<Segment<D>>,
+    regions: Places<Region>,
 }
 
 #[derive(Default)]
@@ -35,14 +46,16 @@ struct FreeSlots {
 
 impl<D: Disk> SegmentTable<D> {
     pub(crate) fn new(collector: Arc<Collector>) -> SegmentTable<D> {
-        let chunks = std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect();
         let free = FreeSlots {
             returned: Vec::new(),
             next: 1,
         };
         SegmentTable {
             collector,
-            chunks,
+            places: Arc::new(SegmentPlaces {
+                segments: Places::new(),
+                regions: Places::new(),
+            }),
             free: Arc::new(Mutex::new(free)),
         }
     }
@@ -50,18 +63,18 @@ impl<D: Disk> SegmentTable<D> {
     /// The segment in a slot.
     #[inline]
     pub(crate) fn get<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<&'p Segment<D>> {
-        let slot = slot as usize;
-        self.chunks.get(slot / CHUNK_LEN)?.get()?[slot % CHUNK_LEN].load(pin)
+        self.places.segments.get(slot)?.load(pin)
+    }
+
+    /// The bytes of the segment in a slot, if they can be read in place.
+    #[inline]
+    pub(crate) fn region<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<&'p Region> {
+        self.places.regions.get(slot)?.load(pin)
     }
 
     /// The segment in a slot, to be kept.
     pub(crate) fn get_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Segment<D>>> {
-        let slot = slot as usize;
-        self.chunks.get(slot / CHUNK_LEN)?.get()?[slot % CHUNK_LEN].load_arc(pin)
-    }
-
-    fn cell(&self, slot: Slot) -> &SharedArc<Segment<D>> {
-        cell(&self.chunks, slot)
+        self.places.segments.get(slot)?.load_arc(pin)
     }
 
     /// Gives a segment a slot.
@@ -87,14 +100,14 @@ impl<D: Disk> SegmentTable<D> {
 
     /// Puts another reader of the same bytes in place of the one before.
     pub(crate) fn replace(&self, slot: Slot, segment: Segment<D>) {
-        self.cell(slot)
-            .replace(Some(Arc::new(segment)), &self.collector);
+        self.places
+            .put(slot, Some(Arc::new(segment)), &self.collector);
     }
 
     /// Takes a segment that the index no longer names out of its slot, once no reader can still
     /// have a location there: until then it must be found.
     pub(crate) fn remove(&self, slot: Slot) {
-        let chunks = Arc::clone(&self.chunks);
+        let places = Arc::clone(&self.places);
         let free = Arc::clone(&self.free);
         // A collector that is being dropped has no readers left, and the table empties itself.
         let collector = Arc::downgrade(&self.collector);
@@ -102,7 +115,7 @@ impl<D: Disk> SegmentTable<D> {
             let Some(collector) = collector.upgrade() else {
                 return;
             };
-            cell(&chunks, slot).replace(None, &collector);
+            places.put(slot, None, &collector);
             free.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .returned
@@ -111,12 +124,36 @@ impl<D: Disk> SegmentTable<D> {
     }
 }
 
-fn cell<D: Disk>(chunks: &[OnceLock<Chunk<D>>], slot: Slot) -> &SharedArc<Segment<D>> {
-    let slot = slot as usize;
-    let chunk = chunks[slot / CHUNK_LEN].get_or_init(|| {
-        std::iter::repeat_with(SharedArc::default)
-            .take(CHUNK_LEN)
-            .collect()
-    });
-    &chunk[slot % CHUNK_LEN]
+impl<T> Places<T> {
+    fn new() -> Places<T> {
+        Places {
+            chunks: Box::new([const { OnceLock::new() }; CHUNKS]),
+        }
+    }
+
+    #[inline]
+    fn get(&self, slot: Slot) -> Option<&SharedArc<T>> {
+        let slot = slot as usize;
+        let chunk = self.chunks[slot / CHUNK_LEN % CHUNKS].get()?;
+        Some(&chunk[slot % CHUNK_LEN])
+    }
+
+    fn get_or_make(&self, slot: Slot) -> &SharedArc<T> {
+        let slot = slot as usize;
+        let chunk = self.chunks[slot / CHUNK_LEN].get_or_init(|| {
+            let places = std::array::from_fn(|_| SharedArc::default());
+            Box::new(places)
+        });
+        &chunk[slot % CHUNK_LEN]
+    }
+}
+
+impl<D: Disk> SegmentPlaces<D> {
+    fn put(&self, slot: Slot, segment: Option<Arc<Segment<D>>>, collector: &Collector) {
+        let region = segment
+            .as_ref()
+            .and_then(|segment| segment.region().cloned());
+        self.regions.get_or_make(slot).replace(region, collector);
+        self.segments.get_or_make(slot).replace(segment, collector);
+    }
 }

@@ -198,10 +198,7 @@ fn found_store<D: Disk>(disk: &D, dir: &Path, hash_bits: u8) -> Result<Manifest>
     high.copy_from_slice(&disk.random_u64().to_le_bytes());
     let manifest = Manifest {
         store: StoreId(store),
-        hasher: KeyHasher {
-            seed: disk.random_u64(),
-            bits: hash_bits,
-        },
+        hasher: KeyHasher::new(disk.random_u64(), hash_bits),
         generation: 1,
         next_segment: SegmentId(1),
         next_seq: SeqNo(1),

@@ -14,7 +14,7 @@ use super::{Durability, Verify};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::KeyHasher;
-use crate::index::{Index, IndexWriter};
+use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
 use crate::recovery::{self, RecoveryOptions, RecoveryReport};
@@ -36,6 +36,8 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) settings: Settings,
     pub(crate) hasher: KeyHasher,
     pub(crate) verify: Verify,
+    /// What `verify` means for an index entry.
+    pub(crate) trust: Trust,
     pub(crate) collector: Arc<Collector>,
     pub(crate) index: Arc<Index>,
     pub(crate) table: Arc<SegmentTable<D>>,
@@ -78,6 +80,11 @@ impl<D: Disk> Engine<D> {
         let engine = Arc::new(Engine {
             hasher: log.manifest().hasher,
             verify: settings.verify,
+            trust: match settings.verify {
+                Verify::FirstRead => Trust::VERIFIED,
+                Verify::EveryRead => Trust::NONE,
+                Verify::Never => Trust::ALL,
+            },
             collector: recovered.collector,
             index: recovered.index,
             table: Arc::clone(log.table()),

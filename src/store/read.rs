@@ -73,7 +73,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Looks for a key whose record is as most are: in place, verified, neither compressed nor
-    /// about to expire. `give` makes the result of it, from segment, region and offset.
+    /// about to expire. `give` makes the result of it.
     ///
     /// What it comes across otherwise is a detour, in a function of its own: how many lookups the
     /// processor has under way at a time is decided by how little there is to do for each.
@@ -83,23 +83,17 @@ impl<D: Disk> Engine<D> {
         pin: &'p Pin<'_>,
         hash: KeyHash,
         key: &[u8],
-        give: impl Fn(&'p Segment<D>, &'p Arc<Region>, u64, Record<'p>) -> R,
+        give: impl Fn(Location, Record<'p>) -> R,
     ) -> Straight<R> {
         let mut detour = false;
         let found = self.index.find(pin, hash.into(), |candidate| {
             let location = candidate.location();
-            let offset = location.offset();
-            let segment = self.table.get(pin, location.segment_slot());
-            let place = segment.and_then(|segment| Some((segment, segment.region()?)));
-            let verified = match self.verify {
-                Verify::FirstRead => candidate.is_verified(),
-                Verify::EveryRead => false,
-                Verify::Never => true,
-            };
-            if let (Some((segment, region)), true) = (place, verified) {
-                let bytes = region.tail(offset as usize).unwrap_or_default();
+            let region = self.table.region(pin, location.segment_slot());
+            let trusted = candidate.is_trusted(self.trust);
+            if let (Some(region), true) = (region, trusted) {
+                let bytes = region.tail(location.offset() as usize).unwrap_or_default();
                 if let Some(record) = Record::parse_plain(bytes) {
-                    return (record.key() == key).then(|| give(segment, region, offset, record));
+                    return (record.key() == key).then(|| give(location, record));
                 }
             }
             detour = true;
@@ -136,11 +130,7 @@ impl<D: Disk> Engine<D> {
         candidate: &Candidate<'_>,
         key: &[u8],
     ) -> Result<Option<Hit<'p, D>>> {
-        let verify = match self.verify {
-            Verify::FirstRead => !candidate.is_verified(),
-            Verify::EveryRead => true,
-            Verify::Never => false,
-        };
+        let verify = !candidate.is_trusted(self.trust);
         // Before the keys are compared: a damaged key must not pass for another one.
         let hit = self.read(pin, candidate.location(), verify)?;
         if verify && self.verify == Verify::FirstRead {
@@ -232,10 +222,16 @@ impl<D: Disk> Engine<D> {
 
     #[inline]
     fn look_up(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
-        match self.find_straight(pin, hash, key, value_in_place) {
-            Straight::Found(value) => Ok(Some(value)),
+        let found = self.find_straight(pin, hash, key, |location, record| {
+            // The same bytes, also if the segment was sealed since its region was looked at.
+            let segment = self.table.get(pin, location.segment_slot())?;
+            let region = segment.region()?;
+            Some(value_in_place(segment, region, location.offset(), record))
+        });
+        match found {
+            Straight::Found(Some(value)) => Ok(Some(value)),
             Straight::Absent => Ok(None),
-            Straight::Detour => self.look_up_by_detour(pin, hash, key),
+            Straight::Found(None) | Straight::Detour => self.look_up_by_detour(pin, hash, key),
         }
     }
 
