@@ -20,7 +20,7 @@ pub(crate) type Slot = u32;
 /// Places for something of each slot. Chunks of them never move, so a reader needs no more than
 /// their address; all lengths are fixed, so it has nothing to compare.
 struct Places<T> {
-    chunks: Box<[OnceLock<Chunk<T>>; CHUNKS]>,
+    chunks: [OnceLock<Chunk<T>>; CHUNKS],
 }
 
 type Chunk<T> = Box<[SharedArc<T>; CHUNK_LEN]>;
@@ -127,7 +127,7 @@ impl<D: Disk> SegmentTable<D> {
 impl<T> Places<T> {
     fn new() -> Places<T> {
         Places {
-            chunks: Box::new([const { OnceLock::new() }; CHUNKS]),
+            chunks: [const { OnceLock::new() }; CHUNKS],
         }
     }
 
