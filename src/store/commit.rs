@@ -43,14 +43,15 @@ impl CommitTurn {
     }
 
     /// Waits a little for those who wrote in the last group and are likely to write again: what a
-    /// group has more of, the next one does not wait a whole sync for. A lone writer never waits.
+    /// group has more of, the next one does not wait a whole sync for. Not longer than the last
+    /// sync took; a lone writer never waits.
     fn gather(&self, group: &Group) {
         let expected = self.expected_writers.load(Ordering::Relaxed);
         if group.writers() >= expected {
             return;
         }
         let last_sync = Duration::from_nanos(self.last_sync_ns.load(Ordering::Relaxed));
-        let (begun, patience) = (Instant::now(), (last_sync / 2).min(MAX_GATHER));
+        let (begun, patience) = (Instant::now(), last_sync.min(MAX_GATHER));
         while group.writers() < expected && begun.elapsed() < patience {
             std::thread::yield_now();
         }
