@@ -92,11 +92,12 @@ impl Manifest {
             return Err(Invalid::Features(flags));
         }
         let store = StoreId(fields.bytes()?);
-        let hasher = KeyHasher::new(fields.u64()?, fields.u8()?);
+        let (seed, bits) = (fields.u64()?, fields.u8()?);
         fields.reserved::<7>()?;
-        if hasher.bits() == 0 || u32::from(hasher.bits()) > super::hash::HASH_BITS {
+        if bits == 0 || u32::from(bits) > super::hash::HASH_BITS {
             return Err(Invalid::Field("the hash has an impossible width"));
         }
+        let hasher = KeyHasher::new(seed, bits);
         let generation = fields.u64()?;
         let next_segment = SegmentId(fields.u64()?);
         let next_seq = SeqNo(fields.u64()?);
@@ -199,6 +200,19 @@ mod tests {
         let mut bytes = manifest().encode();
         bytes[8] = 9;
         assert_eq!(Manifest::decode(&bytes), Err(Invalid::Version(9)));
+    }
+
+    #[test]
+    fn a_hash_of_impossible_width_is_refused_though_the_checksum_fits() {
+        for bits in [0, 49, 64, u8::MAX] {
+            let mut bytes = manifest().encode();
+            bytes[40] = bits;
+            let covered = bytes.len() - CHECKSUM_LEN;
+            let checksum = crc32fast::hash(&bytes[..covered]);
+            bytes[covered..].copy_from_slice(&checksum.to_le_bytes());
+            let refused = Err(Invalid::Field("the hash has an impossible width"));
+            assert_eq!(Manifest::decode(&bytes), refused, "{bits} bits");
+        }
     }
 
     #[test]
