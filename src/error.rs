@@ -128,8 +128,6 @@ pub enum Error {
     },
     /// A thread panicked in the middle of a write, so that memory and log may not fit together.
     Panicked,
-    /// The store was opened for reading only.
-    ReadOnly,
     /// The value's version is not the one expected.
     Conflict {
         /// The version the caller expected; none: the key was to be absent.
@@ -328,7 +326,6 @@ impl fmt::Display for Error {
                  store to write again"
             ),
             Error::Panicked => f.write_str("a thread panicked in the middle of a write"),
-            Error::ReadOnly => f.write_str("the store was opened for reading only"),
             Error::Conflict { expected, found } => {
                 f.write_str("version conflict: expected ")?;
                 write_version(f, *expected)?;
@@ -384,7 +381,6 @@ impl From<Error> for io::Error {
             Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => {
                 io::ErrorKind::Unsupported
             }
-            Error::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             Error::ForeignFile { .. }
             | Error::Poisoned { .. }
             | Error::Panicked

@@ -138,3 +138,33 @@ fn versions_of_lost_writes_are_not_given_again() {
     let swap = store.compare_and_swap("key", seen, "mistake");
     assert!(matches!(swap, Err(Error::Conflict { .. })));
 }
+
+#[test]
+fn what_a_flush_could_not_write_is_read_and_written_before_what_came_later() {
+    use crabkv::disk::{CrashPlan, SimDisk};
+
+    let disk = SimDisk::new(7);
+    let open = |disk: &SimDisk| {
+        Store::builder("/db")
+            .segment_size(1024)
+            .write_back_cache(true)
+            .build_store_on(disk.clone())
+            .unwrap()
+    };
+    let read = |store: &Store<SimDisk>, key| store.get(key).unwrap().map(|value| value.to_vec());
+    let store = open(&disk);
+    store.put("old", "1").unwrap();
+    store.put("both", "1").unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert!(matches!(store.flush(), Err(Error::DiskFull { .. })));
+    store.put("both", "2").unwrap();
+    store.delete("old").unwrap();
+    assert_eq!(read(&store, "both").as_deref(), Some(&b"2"[..]));
+    assert_eq!(read(&store, "old"), None);
+    assert!(store.flush().is_err());
+    disk.set_capacity(None);
+    store.flush().unwrap();
+    let store = open(&disk.crash(&CrashPlan::LoseAll));
+    assert_eq!(read(&store, "both").as_deref(), Some(&b"2"[..]));
+    assert_eq!(read(&store, "old"), None);
+}
