@@ -127,7 +127,7 @@ impl<'a, D: Disk, S: Surroundings> Merge<'a, D, S> {
                     drop(writing);
                     let _ = self.disk.unlink(&path);
                 }
-                self.merged.discard(self.disk, self.dir);
+                self.merged.discard();
                 Err(error)
             }
         }
@@ -272,9 +272,8 @@ impl<'a, D: Disk, S: Surroundings> Merge<'a, D, S> {
 
 impl<D: Disk> Merged<D> {
     /// Removes the outputs' files: the manifest never came to name them.
-    pub(crate) fn discard(self, disk: &D, dir: &Path) {
+    pub(crate) fn discard(self) {
         for output in self.outputs {
-            let _ = disk.unlink(&dir.join(crate::format::names::hint(output.id)));
             output.segment.doom();
         }
     }

@@ -1,6 +1,6 @@
 //! Which segments to merge, and when: decided from figures alone.
 
-use crate::log::{Slot, Usage};
+use crate::log::Usage;
 
 /// A log of less than this is left alone: 1 MiB.
 const MIN_LOG_BYTES: u64 = 1 << 20;
@@ -18,16 +18,9 @@ pub(crate) fn is_worth<'a>(segments: impl Iterator<Item = &'a Usage>) -> bool {
     total > MIN_LOG_BYTES && stale.saturating_mul(3) >= total
 }
 
-/// The sealed segments with something to give: any record that is not live, or has expired.
-pub(crate) fn pick<'a>(
-    segments: impl Iterator<Item = (Slot, &'a Usage)>,
-    now_ms: u64,
-) -> Vec<Slot> {
-    segments
-        .filter(|(_, usage)| usage.sealed)
-        .filter(|(_, usage)| usage.has_stale_records() || usage.earliest_expiry_ms <= now_ms)
-        .map(|(slot, _)| slot)
-        .collect()
+/// Whether any record is not live, or has expired.
+pub(crate) fn has_something_to_give(usage: &Usage, now_ms: u64) -> bool {
+    usage.has_stale_records() || usage.earliest_expiry_ms <= now_ms
 }
 
 #[cfg(test)]
@@ -73,22 +66,5 @@ mod tests {
             }]
             .iter()
         ));
-    }
-
-    #[test]
-    fn only_sealed_segments_with_something_to_give_are_picked() {
-        let whole = usage(1000, 1000);
-        let stale = usage(1000, 900);
-        let active = Usage {
-            sealed: false,
-            ..stale
-        };
-        let expiring = Usage {
-            earliest_expiry_ms: 50,
-            ..whole
-        };
-        let segments = [(1, &whole), (2, &stale), (3, &active), (4, &expiring)];
-        assert_eq!(pick(segments.into_iter(), 49), [2]);
-        assert_eq!(pick(segments.into_iter(), 50), [2, 4]);
     }
 }

@@ -78,6 +78,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Self::File>;
     /// Renames a file, replacing `to` if it exists.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives the file at `from` a second name, `to`, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says where it cannot: another file system, or one without hard links.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// How many more bytes the file system that `dir` is on has room for, for this user.
+    fn available_space(&self, dir: &Path) -> io::Result<u64>;
     /// Removes a file's name. On Windows this fails while the file is mapped.
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable. Does nothing on Windows, where

@@ -90,6 +90,14 @@ impl Disk for OsDisk {
         system::rename(from, to)
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn available_space(&self, dir: &Path) -> io::Result<u64> {
+        fs2::available_space(dir)
+    }
+
     fn unlink(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

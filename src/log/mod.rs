@@ -504,8 +504,6 @@ impl<D: Disk> Log<D> {
     /// Takes out a segment that the manifest no longer names; its files go with the last reader.
     pub(crate) fn remove_sealed(&mut self, slot: Slot, segment: &Segment<D>) {
         segment.doom();
-        let hint = self.dir.join(crate::format::names::hint(segment.id()));
-        let _ = self.disk.unlink(&hint);
         self.table.remove(slot);
         if let Some(usage) = self.usage.get_mut(slot as usize) {
             *usage = None;

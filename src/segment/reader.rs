@@ -8,7 +8,7 @@ use crate::disk::{Disk, DiskFile, Region};
 use crate::error::{Error, Result};
 use crate::format::record::{self, RECORD_HEADER_LEN, Record};
 use crate::format::segment::SegmentHeader;
-use crate::format::{Invalid, SegmentId};
+use crate::format::{Invalid, SegmentId, names};
 
 /// How sealed segments are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) struct Segment<D: Disk> {
     seed: u32,
     path: PathBuf,
     source: Source<D::File>,
-    /// Set when the segment left the manifest: its file goes with the last reader.
+    /// Set when the segment left the manifest: its files go with the last reader.
     doomed: AtomicBool,
     disk: D,
 }
@@ -168,7 +168,7 @@ impl<D: Disk> Segment<D> {
         Error::corrupt(&self.path, offset, reason.to_string())
     }
 
-    /// Removes the file as soon as nobody reads it any more.
+    /// Removes the file, and its hint file, as soon as nobody reads it any more.
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
     }
@@ -186,5 +186,8 @@ impl<D: Disk> Drop for Segment<D> {
         // A file that cannot be removed now is an orphan that the next open removes: the manifest
         // no longer names it.
         let _ = self.disk.unlink(&self.path);
+        let _ = self
+            .disk
+            .unlink(&self.path.with_file_name(names::hint(self.id())));
     }
 }

@@ -14,6 +14,8 @@ use crate::compaction::merge::{Merge, Merged, Surroundings};
 use crate::compaction::{CompactionReport, pick};
 use crate::disk::{Disk, Region};
 use crate::error::{Error, Result};
+#[cfg(any(test, feature = "sim"))]
+use crate::format::SegmentId;
 use crate::format::hint::Hint;
 use crate::format::manifest::SegmentState;
 use crate::format::segment::SegmentHeader;
@@ -99,7 +101,7 @@ impl<D: Disk> Engine<D> {
         };
         let worth = pick::is_worth(self.lock_writer().log.usages().map(|(_, usage)| usage));
         if worth {
-            self.compact(&alone)?;
+            self.compact(&alone, pick::has_something_to_give)?;
         }
         Ok(())
     }
@@ -110,14 +112,28 @@ impl<D: Disk> Engine<D> {
             .compacting
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.compact(&alone)
+        self.compact(&alone, pick::has_something_to_give)
     }
 
-    fn compact(&self, _alone: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
+    /// Merges just these segments, sealed ones, whatever they have to give: for tests.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn compact_segments(&self, ids: &[SegmentId]) -> Result<CompactionReport> {
+        let alone = self
+            .compacting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.compact(&alone, |usage, _| ids.contains(&usage.id))
+    }
+
+    fn compact(
+        &self,
+        _alone: &MutexGuard<'_, ()>,
+        picks: impl Fn(&Usage, u64) -> bool,
+    ) -> Result<CompactionReport> {
         let started = Instant::now();
         self.check_poison()?;
         self.seal_active()?;
-        let (inputs, others) = self.inputs();
+        let (inputs, others) = self.inputs(picks);
         let mut report = CompactionReport {
             segments_merged: inputs.len(),
             bytes_before: inputs.iter().map(|input| input.data_len).sum(),
@@ -147,10 +163,9 @@ impl<D: Disk> Engine<D> {
     }
 
     /// The segments to merge, in the order of their sequence numbers, and the others.
-    fn inputs(&self) -> (Vec<Input<D>>, Vec<Input<D>>) {
+    fn inputs(&self, picks: impl Fn(&Usage, u64) -> bool) -> (Vec<Input<D>>, Vec<Input<D>>) {
         let now_ms = self.clock.now_ms();
         let writer = self.lock_writer();
-        let picked = pick::pick(writer.log.usages(), now_ms);
         let pin = self.collector.pin();
         let mut inputs = Vec::new();
         let mut others = Vec::new();
@@ -163,7 +178,7 @@ impl<D: Disk> Engine<D> {
                 segment,
                 data_len: usage.data_len,
             };
-            if picked.contains(&slot) {
+            if picks(usage, now_ms) {
                 inputs.push(input);
             } else {
                 others.push(input);
@@ -222,7 +237,7 @@ impl<D: Disk> Engine<D> {
         if let Err(error) = writer.log.commit(next) {
             return Err(match error {
                 LogError::Unchanged(error) => {
-                    merged.discard(&self.disk, &self.settings.dir);
+                    merged.discard();
                     error
                 }
                 LogError::Broken(error) => self.break_down(writer, error),

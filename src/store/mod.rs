@@ -350,6 +350,18 @@ impl<D: Disk> Store<D> {
         self.engine.compact_all()
     }
 
+    /// Merges just these segments, sealed ones, whatever they have to give: for tests, which want
+    /// merges in every order.
+    ///
+    /// # Errors
+    ///
+    /// As [`compact`](Store::compact).
+    #[cfg(any(test, feature = "sim"))]
+    #[doc(hidden)]
+    pub fn compact_segments(&self, segments: &[crate::SegmentId]) -> Result<CompactionReport> {
+        self.engine.compact_segments(segments)
+    }
+
     /// The store's figures. Takes time in proportion to the number of segments.
     pub fn stats(&self) -> Stats {
         self.engine.stats()

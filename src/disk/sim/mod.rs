@@ -15,8 +15,8 @@
 //!    creation that survived replaces whatever has the name.
 //! 5. A file can be read and written through its open handles after its name is gone.
 //! 6. A damaged or interrupted operation is chosen by number: [`SimDisk::ops`] counts creations,
-//!    writes, changes of length, preallocations, syncs, renames and removals; [`SimDisk::reads`]
-//!    counts opens of existing files, reads, maps, lists and questions for a length.
+//!    writes, changes of length, preallocations, syncs, links, renames and removals; [`SimDisk::reads`]
+//!    counts opens of existing files, reads, maps, lists and questions for a length or for room.
 //!
 //! Stricter than some file systems on purpose: nothing is durable that POSIX does not promise.
 //! Renames from one directory to another are refused. Paths need no root: `db` and `/db` are the
@@ -232,6 +232,25 @@ impl Disk for SimDisk {
                 Ok(())
             }
         }
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.faults.change()?;
+        let target = Target::File(state.file_at(from)?);
+        let (dir, name) = state.split(to)?;
+        if state.directories[dir.0].volatile.contains_key(&name) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        state.change_dir(dir, DirOp::Link { name, target });
+        Ok(())
+    }
+
+    fn available_space(&self, dir: &Path) -> io::Result<u64> {
+        let mut state = self.state();
+        state.faults.read()?;
+        state.directory(dir)?;
+        Ok(state.room())
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
