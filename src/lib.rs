@@ -35,7 +35,8 @@
 //! | what survives what | [`Durability`] |
 //! | what went wrong, by what can be done about it | [`enum@Error`] |
 //! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |
-//! | where every byte is | [`Stats`] |
+//! | where every byte is, and why it is still there | [`Stats`], [`Store::explain_compaction`] |
+//! | giving space back: by itself, on a thread, now | [`CrabKvBuilder::async_compaction`], [`Store::compact`] |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
 //! # Features
@@ -68,15 +69,15 @@ mod segment;
 mod store;
 mod sync;
 
-pub use compaction::CompactionReport;
+pub use compaction::{CompactionProgress, CompactionReport};
 pub use crabkv::CrabKv;
 pub use error::{Error, Result};
 pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
 pub use recovery::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
 pub use segment::ReadMode;
 pub use store::{
-    CrabKvBuilder, Cursor, Durability, Iter, Reader, SegmentStats, Stats, Store, Value, Verify,
-    WriteBatch,
+    CrabKvBuilder, Cursor, Durability, Iter, NextCompaction, NotYetFree, Reader,
+    SegmentExplanation, SegmentStats, SpaceExplanation, Stats, Store, Value, Verify, WriteBatch,
 };
 
 /// The README's examples, run as tests.

@@ -1,204 +1,230 @@
-//! The merge: what is still needed of some segments, written into new ones.
+//! The merge: what is still needed of some segments, written into new ones, a little at a time.
 //!
 //! A record is copied without being decompressed, its checksum verified before and made anew for
-//! its new place; sequence number and expiry stay. What is no longer needed:
+//! its new place; sequence number and expiry stay. Nothing else of the data is read. Memory is
+//! bounded whatever the size of the segments: a bit for every 8 bytes of an input, a small buffer,
+//! and the hint entries of one output.
 //!
-//! - a put that the index does not point at,
-//! - a tombstone, once no segment outside the merge can hold an older record of its key,
-//! - an expired put, under the same condition; otherwise it goes on as a tombstone, since it still
-//!   hides what is older.
+//! In between, the store goes on: what was live when the plan was made may be stale when it is
+//! copied. That does no harm: the index is moved, once the outputs are in the manifest, only where
+//! it still points at an input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::disk::Disk;
-use crate::error::{Error, Result};
+use super::plan::{Dropped, Expired, Plan, Planner};
+use crate::disk::{Disk, Region};
+use crate::error::Result;
+use crate::format::hint::Hint;
 use crate::format::record::{Kind, Record, RecordFields, SyncedDistance};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentHeader};
-use crate::format::{KeyHash, KeyHasher, SegmentId, SeqNo};
+use crate::format::{Invalid, KeyHash, KeyHasher, SegmentId, SeqNo};
 use crate::index::Location;
 use crate::log::{LogOptions, Slot};
-use crate::recovery::Source;
-use crate::segment::scanner::{self, Check};
-use crate::segment::writer::write_hint;
-use crate::segment::{Segment, SegmentWriter};
+use crate::segment::Segment;
+use crate::segment::output::{OutputWriter, SealedOutput};
 
 /// What the merge asks of the store around it.
-pub(crate) trait Surroundings {
+pub(crate) trait Surroundings<D: Disk> {
+    /// The hint of an input.
+    fn hint_of(&self, segment: &Segment<D>, data_len: u64) -> Result<Hint<Region>>;
     /// Whether the index points at this record.
     fn is_live(&self, hash: KeyHash, location: Location) -> bool;
+    /// Whether the index points at another record of this record's key.
+    fn is_replaced(&self, hash: KeyHash, segment: &Segment<D>, location: Location) -> bool;
     /// Whether something that expires then has expired.
     fn has_expired(&self, expires_at_ms: u64) -> bool;
-    /// Whether a segment outside the merge can hold a record of this hash older than `seq`.
-    fn may_hide(&self, hash: KeyHash, seq: SeqNo) -> bool;
+    /// A segment outside the merge that can hold a put of this hash older than `seq`.
+    fn hides_in(&self, hash: KeyHash, seq: SeqNo) -> Option<SegmentId>;
+    /// Takes expired records out of the index.
+    fn forget(&self, expired: &[Expired]);
+    /// Fails if the disk has no room for outputs of `len` bytes.
+    fn check_room(&self, len: u64) -> Result<()>;
     /// The header of a new segment, with an id that nothing else has.
     fn new_header(&self, base_seq: SeqNo) -> SegmentHeader;
 }
 
-/// An index entry that is to follow its record.
-#[derive(Clone, Copy)]
-pub(crate) struct Move {
-    pub(crate) hash: KeyHash,
-    pub(crate) from: Location,
-    /// The new offset, in the output.
-    pub(crate) to_offset: u64,
-    pub(crate) len: usize,
-}
-
-/// A finished output.
-pub(crate) struct Output<D: Disk> {
-    pub(crate) id: SegmentId,
-    pub(crate) segment: Segment<D>,
+/// A segment that is merged.
+pub(crate) struct Input<D: Disk> {
+    pub(crate) slot: Slot,
+    pub(crate) segment: Arc<Segment<D>>,
     pub(crate) data_len: u64,
-    pub(crate) records: u64,
-    pub(crate) tombstone_bytes: u64,
-    pub(crate) earliest_expiry_ms: u64,
-    pub(crate) moves: Vec<Move>,
+    plan: Plan,
 }
 
-/// What a merge made.
-pub(crate) struct Merged<D: Disk> {
-    pub(crate) outputs: Vec<Output<D>>,
-    /// Entries of the index whose records have expired and are gone.
-    pub(crate) expired: Vec<(KeyHash, Location)>,
-    pub(crate) records_dropped: u64,
+impl<D: Disk> Input<D> {
+    pub(crate) fn new(slot: Slot, segment: Arc<Segment<D>>, data_len: u64) -> Input<D> {
+        Input {
+            slot,
+            segment,
+            data_len,
+            plan: Plan::default(),
+        }
+    }
 }
 
-/// Merges segments; needs room for a segment in memory, whatever their number.
-pub(crate) struct Merge<'a, D: Disk, S> {
-    disk: &'a D,
-    dir: &'a Path,
+/// How far a merge has come.
+enum Stage {
+    /// Finding out what goes on, input by input.
+    Planning {
+        input: usize,
+        planner: Option<Box<Planner>>,
+    },
+    /// Copying, from this offset of this input on.
+    Copying {
+        input: usize,
+        offset: u64,
+    },
+    Written,
+}
+
+/// A merge under way. Given up, it leaves nothing behind.
+pub(crate) struct Merge<D: Disk> {
+    disk: D,
+    dir: PathBuf,
     hasher: KeyHasher,
     options: LogOptions,
-    around: &'a S,
-    writing: Option<Writing<D>>,
-    merged: Merged<D>,
+    inputs: Vec<Input<D>>,
+    stage: Stage,
+    writing: Option<OutputWriter<D>>,
+    outputs: Vec<SealedOutput<D>>,
 }
 
-/// The output that is being written.
-struct Writing<D: Disk> {
-    writer: SegmentWriter<D>,
-    moves: Vec<Move>,
-    tombstone_bytes: u64,
+/// What a finished merge hands over.
+pub(crate) struct Merged<D: Disk> {
+    pub(crate) inputs: Vec<Input<D>>,
+    pub(crate) outputs: Vec<SealedOutput<D>>,
 }
 
-impl<'a, D: Disk, S: Surroundings> Merge<'a, D, S> {
-    pub(crate) fn new(source: &Source<'a, D>, options: LogOptions, around: &'a S) -> Self {
-        let merged = Merged {
-            outputs: Vec::new(),
-            expired: Vec::new(),
-            records_dropped: 0,
-        };
-        let Source {
-            disk, dir, hasher, ..
-        } = *source;
+impl<D: Disk> Merge<D> {
+    /// A merge of these inputs.
+    pub(crate) fn new(
+        disk: &D,
+        dir: &Path,
+        hasher: KeyHasher,
+        options: LogOptions,
+        mut inputs: Vec<Input<D>>,
+    ) -> Merge<D> {
+        // An output's base is that of the first input that it has records of.
+        inputs.sort_unstable_by_key(|input| input.segment.header().base_seq);
         Merge {
-            disk,
-            dir,
+            disk: disk.clone(),
+            dir: dir.to_path_buf(),
             hasher,
             options,
-            around,
+            inputs,
+            stage: Stage::Planning {
+                input: 0,
+                planner: None,
+            },
             writing: None,
-            merged,
+            outputs: Vec::new(),
         }
     }
 
-    /// Merges the inputs, which come in the order of their base sequence numbers.
+    pub(crate) fn is_written(&self) -> bool {
+        matches!(self.stage, Stage::Written)
+    }
+
+    /// Goes on until about `budget` bytes of work are done; gives how much it was.
     ///
     /// # Errors
     ///
-    /// When a record is damaged, or the outputs cannot be written; they are removed then, and the
-    /// inputs are as they were.
-    pub(crate) fn run(
-        mut self,
-        source: &Source<'_, D>,
-        inputs: &[(Slot, &Segment<D>, u64)],
-    ) -> Result<Merged<D>> {
-        let run = || {
-            for (slot, segment, data_len) in inputs {
-                self.add(source, *slot, segment, *data_len)?;
-            }
-            self.finish_output()
+    /// When a record that is to be copied is damaged, or the outputs cannot be written. The merge
+    /// is to be dropped then; the inputs are as they were.
+    pub(crate) fn advance(&mut self, around: &impl Surroundings<D>, budget: u64) -> Result<u64> {
+        let mut done = 0;
+        while done < budget && !self.is_written() {
+            done += match &self.stage {
+                Stage::Planning { .. } => self.plan(around, budget - done)?,
+                Stage::Copying { .. } => self.copy(around, budget - done)?,
+                Stage::Written => 0,
+            };
+        }
+        Ok(done)
+    }
+
+    fn plan(&mut self, around: &impl Surroundings<D>, budget: u64) -> Result<u64> {
+        let Stage::Planning { input, planner } = &mut self.stage else {
+            return Ok(0);
         };
-        match { run }() {
-            Ok(()) => Ok(self.merged),
-            Err(error) => {
-                if let Some(writing) = self.writing.take() {
-                    let path = writing.writer.path().to_path_buf();
-                    drop(writing);
-                    let _ = self.disk.unlink(&path);
-                }
-                self.merged.discard();
-                Err(error)
-            }
+        let Some(current) = self.inputs.get_mut(*input) else {
+            let kept = self.inputs.iter().map(|input| input.plan.kept_bytes).sum();
+            around.check_room(kept)?;
+            self.stage = Stage::Copying {
+                input: 0,
+                offset: 0,
+            };
+            return Ok(0);
+        };
+        let planner = if let Some(planner) = planner {
+            planner
+        } else {
+            let hint = around.hint_of(&current.segment, current.data_len)?;
+            planner.insert(Box::new(Planner::new(hint, current.data_len)))
+        };
+        let work = planner.advance(current.slot, &current.segment, around, budget)?;
+        if let Some(plan) = planner.finished() {
+            current.plan = plan;
+            self.stage = Stage::Planning {
+                input: *input + 1,
+                planner: None,
+            };
         }
+        Ok(work)
     }
 
-    fn add(
+    fn copy(&mut self, around: &impl Surroundings<D>, budget: u64) -> Result<u64> {
+        let Stage::Copying { input, mut offset } = self.stage else {
+            return Ok(0);
+        };
+        let Some(current) = self.inputs.get(input) else {
+            self.finish_output()?;
+            self.stage = Stage::Written;
+            return Ok(0);
+        };
+        let segment = Arc::clone(&current.segment);
+        let mut done = 0;
+        while done < budget {
+            let plan = &self.inputs[input].plan;
+            let Some(at) = plan.kept.next_from(offset) else {
+                self.stage = Stage::Copying {
+                    input: input + 1,
+                    offset: 0,
+                };
+                return Ok(done);
+            };
+            let is_expired = plan.expired.contains(at);
+            let len = segment.with_record(at, |record| {
+                self.copy_record(around, &segment, at, record, is_expired)
+                    .map(|()| record.len())
+            })??;
+            offset = at + len as u64;
+            done += len as u64;
+        }
+        self.stage = Stage::Copying { input, offset };
+        Ok(done)
+    }
+
+    fn copy_record(
         &mut self,
-        source: &Source<'_, D>,
-        slot: Slot,
+        around: &impl Surroundings<D>,
         segment: &Segment<D>,
-        data_len: u64,
+        offset: u64,
+        record: &Record<'_>,
+        is_expired: bool,
     ) -> Result<()> {
-        let data = source.data_of(segment, data_len)?;
-        let header = segment.header();
-        let mut result = Ok(());
-        let bytes: &[u8] = data.as_ref().as_ref();
-        let end = scanner::scan(
-            bytes,
-            header,
-            HEADER_LEN as u64,
-            Check::Sealed,
-            |offset, record| {
-                if result.is_ok() {
-                    let location = Location::new(slot, offset);
-                    result = self.record(header.base_seq, location, &record);
-                }
-            },
-        );
-        result?;
-        match end.problem {
-            Some(problem) => Err(segment.damage(end.end, &problem)),
-            None => Ok(()),
+        if !record.is_valid(segment.checksum_seed(), offset) {
+            return Err(segment.damage(offset, &Invalid::Checksum));
         }
-    }
-
-    fn record(&mut self, base: SeqNo, location: Location, record: &Record<'_>) -> Result<()> {
-        let hash = self.hasher.hash(record.key());
+        let base = segment.header().base_seq;
         let seq = record.seq(base);
-        let live = record.kind() == Kind::Put && self.around.is_live(hash, location);
-        let expired = record
-            .expires_at_ms()
-            .is_some_and(|at| self.around.has_expired(at));
-        if live && !expired {
-            let output = self.output(record.len(), base, seq)?;
-            let delta = (seq.0 - output.writer.header().base_seq.0) as u32;
-            let to_offset = output.writer.append_copy(record.bytes(), delta);
-            let to_offset = to_offset.ok_or(Error::Exhausted {
-                what: "room in a merge output",
-            })?;
-            output.moves.push(Move {
-                hash,
-                from: location,
-                to_offset,
-                len: record.len(),
-            });
-            return Ok(());
+        let output = self.output(around, record.len(), base, seq)?;
+        let delta = (seq.0 - output.header().base_seq.0) as u32;
+        if record.kind() == Kind::Put && !is_expired {
+            return output.append_copy(record.bytes(), delta);
         }
-        if live {
-            self.merged.expired.push((hash, location));
-        }
-        let hides = record.kind() == Kind::Tombstone || (live && expired);
-        if hides && self.around.may_hide(hash, seq) {
-            return self.tombstone(base, seq, record);
-        }
-        self.merged.records_dropped += 1;
-        Ok(())
-    }
-
-    fn tombstone(&mut self, base: SeqNo, seq: SeqNo, record: &Record<'_>) -> Result<()> {
-        let output = self.output(record.len(), base, seq)?;
-        let fields = RecordFields {
+        output.append(&RecordFields {
             kind: Kind::Tombstone,
             key: record.key(),
             value: &[],
@@ -206,75 +232,171 @@ impl<'a, D: Disk, S: Surroundings> Merge<'a, D, S> {
             expires_at_ms: None,
             collides: record.collides(),
             batched: false,
-            seq_delta: (seq.0 - output.writer.header().base_seq.0) as u32,
+            seq_delta: delta,
             synced: SyncedDistance::UNKNOWN,
-        };
-        let placed = output.writer.append(&fields);
-        let (_, len) = placed.ok_or(Error::Exhausted {
-            what: "room in a merge output",
-        })?;
-        output.tombstone_bytes += len as u64;
-        Ok(())
+        })
     }
 
     /// The output to write a record of `len` bytes into; `base` is at most every sequence number
     /// that is still to come.
-    fn output(&mut self, len: usize, base: SeqNo, seq: SeqNo) -> Result<&mut Writing<D>> {
-        let fits = self.writing.as_ref().is_some_and(|writing| {
-            let delta = seq.0.checked_sub(writing.writer.header().base_seq.0);
-            writing.writer.has_room(len) && delta.is_some_and(|d| u32::try_from(d).is_ok())
+    fn output(
+        &mut self,
+        around: &impl Surroundings<D>,
+        len: usize,
+        base: SeqNo,
+        seq: SeqNo,
+    ) -> Result<&mut OutputWriter<D>> {
+        let fits = self.writing.as_ref().is_some_and(|output| {
+            let delta = seq.0.checked_sub(output.header().base_seq.0);
+            output.has_room(len) && delta.is_some_and(|d| u32::try_from(d).is_ok())
         });
         if !fits {
             self.finish_output()?;
-            let header = self.around.new_header(base);
-            let capacity = (self.options.segment_size as usize).max(HEADER_LEN + len + FOOTER_LEN);
-            let writer = SegmentWriter::create(self.disk, self.dir, header, capacity)?;
-            self.writing = Some(Writing {
-                writer,
-                moves: Vec::new(),
-                tombstone_bytes: 0,
-            });
+            let expected = self.bytes_to_come() + (HEADER_LEN + FOOTER_LEN) as u64;
+            let max_len = self.options.segment_size;
+            self.writing = Some(OutputWriter::create(
+                &self.disk,
+                &self.dir,
+                around.new_header(base),
+                self.hasher,
+                expected.min(max_len),
+                max_len,
+            )?);
         }
-        self.writing.as_mut().ok_or(Error::Exhausted {
+        self.writing.as_mut().ok_or(crate::error::Error::Exhausted {
             what: "merge outputs",
         })
+    }
+
+    /// About how much is still to be copied.
+    fn bytes_to_come(&self) -> u64 {
+        let kept: u64 = self.inputs.iter().map(|input| input.plan.kept_bytes).sum();
+        let written = self.outputs.iter().map(|output| output.footer.data_len);
+        kept.saturating_sub(written.sum())
     }
 
     /// Seals the output that is being written: it and its hint file are durable after this, but
     /// for their names.
     fn finish_output(&mut self) -> Result<()> {
-        let Some(writing) = &mut self.writing else {
-            return Ok(());
-        };
-        let (summary, footer) = writing.writer.seal(self.hasher)?;
-        let header = *writing.writer.header();
-        write_hint(self.disk, self.dir, &header, &summary, &footer)?;
-        let Some(Writing {
-            writer,
-            moves,
-            tombstone_bytes,
-        }) = self.writing.take()
-        else {
-            return Ok(());
-        };
-        self.merged.outputs.push(Output {
-            id: header.id,
-            segment: writer.into_sealed(footer.data_len, self.options.read_mode),
-            data_len: footer.data_len,
-            records: footer.records,
-            tombstone_bytes,
-            earliest_expiry_ms: footer.earliest_expiry_ms,
-            moves,
-        });
+        if let Some(writing) = self.writing.take() {
+            self.outputs.push(writing.seal(self.options.read_mode)?);
+        }
         Ok(())
+    }
+
+    /// Takes the inputs and outputs of a merge that is written.
+    pub(crate) fn take_merged(&mut self) -> Merged<D> {
+        Merged {
+            inputs: std::mem::take(&mut self.inputs),
+            outputs: std::mem::take(&mut self.outputs),
+        }
+    }
+}
+
+impl<D: Disk> Drop for Merge<D> {
+    /// Removes the outputs' files: the manifest never came to name them.
+    fn drop(&mut self) {
+        self.outputs.iter().for_each(|output| output.segment.doom());
     }
 }
 
 impl<D: Disk> Merged<D> {
     /// Removes the outputs' files: the manifest never came to name them.
     pub(crate) fn discard(self) {
-        for output in self.outputs {
-            output.segment.doom();
+        self.outputs.iter().for_each(|output| output.segment.doom());
+    }
+
+    pub(crate) fn dropped(&self) -> Dropped {
+        let mut dropped = Dropped::default();
+        self.inputs
+            .iter()
+            .for_each(|input| dropped.add(&input.plan.dropped));
+        dropped
+    }
+
+    /// Segments that hold what a tombstone of the outputs hides.
+    pub(crate) fn hidden_in(&self) -> impl Iterator<Item = SegmentId> {
+        self.inputs
+            .iter()
+            .flat_map(|input| input.plan.hidden_in.iter().copied())
+    }
+}
+
+/// An index entry that is to follow its record.
+#[derive(Clone, Copy)]
+pub(crate) struct Move {
+    pub(crate) hash: KeyHash,
+    pub(crate) from: Location,
+    /// The output, by its place among them, and the offset there.
+    pub(crate) output: usize,
+    pub(crate) to_offset: u64,
+    pub(crate) len: usize,
+}
+
+/// Walks what was kept of the inputs and the outputs side by side: what was copied from where is
+/// nowhere written down, but both are in the same order.
+#[derive(Default)]
+pub(crate) struct Moves {
+    input: usize,
+    from: u64,
+    output: usize,
+    to: u64,
+}
+
+impl Moves {
+    /// Puts the next moves into `moves`, about `count` of them, none at the end.
+    pub(crate) fn next<D: Disk>(
+        &mut self,
+        inputs: &[Input<D>],
+        outputs: &[Arc<Segment<D>>],
+        data_lens: &[u64],
+        hasher: KeyHasher,
+        count: usize,
+        moves: &mut Vec<Move>,
+    ) -> Result<()> {
+        moves.clear();
+        while moves.len() < count {
+            let Some(input) = inputs.get(self.input) else {
+                return Ok(());
+            };
+            let Some(from) = input.plan.kept.next_from(self.from) else {
+                self.input += 1;
+                self.from = 0;
+                continue;
+            };
+            self.to = self.to.max(HEADER_LEN as u64);
+            if data_lens
+                .get(self.output)
+                .is_some_and(|len| self.to >= *len)
+            {
+                self.output += 1;
+                self.to = HEADER_LEN as u64;
+            }
+            let Some(output) = outputs.get(self.output) else {
+                return Ok(());
+            };
+            let (to_offset, place) = (self.to, self.output);
+            let step = output.with_record(to_offset, |record| {
+                (
+                    record.kind() == Kind::Put,
+                    hasher.hash(record.key()),
+                    record.len(),
+                )
+            })?;
+            let (is_put, hash, len) = step;
+            if is_put {
+                moves.push(Move {
+                    hash,
+                    from: Location::new(input.slot, from),
+                    output: place,
+                    to_offset,
+                    len,
+                });
+            }
+            self.to += len as u64;
+            // Records are longer than this; the next one is found from here.
+            self.from = from + 1;
         }
+        Ok(())
     }
 }

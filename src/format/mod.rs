@@ -86,6 +86,11 @@ impl SeqNo {
     pub fn get(self) -> u64 {
         self.0
     }
+
+    /// The one after it.
+    pub(crate) fn next(self) -> SeqNo {
+        SeqNo(self.0.saturating_add(1))
+    }
 }
 
 impl fmt::Display for SeqNo {

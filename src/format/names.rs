@@ -9,6 +9,9 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The next manifest, before it is renamed to [`MANIFEST`].
 pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 
+/// Room kept back for a full disk.
+pub(crate) const RESERVE: &str = "RESERVE";
+
 /// Digits of a segment id in a file name, so that names sort as ids do.
 const ID_DIGITS: usize = 12;
 
@@ -18,6 +21,7 @@ pub(crate) enum FileName {
     Lock,
     Manifest,
     ManifestTmp,
+    Reserve,
     Segment(SegmentId),
     Hint(SegmentId),
     /// The bytes that recovery cut off a torn tail.
@@ -44,6 +48,7 @@ pub(crate) fn parse(name: &str) -> FileName {
         LOCK | "LOCK.holder" => return FileName::Lock,
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
+        RESERVE => return FileName::Reserve,
         _ => {}
     }
     let Some((stem, extension)) = name.split_once('.') else {

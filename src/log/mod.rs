@@ -13,22 +13,23 @@
 
 mod accounting;
 pub(crate) mod manifest_file;
+mod rotation;
 mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use accounting::Usage;
+pub(crate) use accounting::{Expiries, Usage};
 pub(crate) use table::{SegmentTable, Slot};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::manifest::Manifest;
 use crate::format::record::{Kind, RecordFields, SyncedDistance};
-use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentHeader};
+use crate::format::segment::SegmentHeader;
 use crate::format::{SegmentId, SeqNo};
 use crate::index::Location;
-use crate::segment::writer::{self, Unsynced};
+use crate::segment::writer::Unsynced;
 use crate::segment::{ReadMode, Segment, SegmentWriter};
 use manifest_file::CommitError;
 
@@ -65,6 +66,18 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
+/// Room for a record or frame in the active segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) len: usize,
+    /// Only tombstones: the end of each segment is theirs, so that a store on a full disk can
+    /// still delete.
+    pub(crate) is_for_deletes: bool,
+}
+
+/// The end of a segment that is left to tombstones is one part in so many of it.
+const PART_FOR_DELETES: u64 = 64;
 
 /// Where an appended record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +134,10 @@ pub(crate) struct Log<D: Disk> {
     active: Option<Active<D>>,
     next_seq: SeqNo,
     usage: Vec<Option<Usage>>,
-    /// Bytes appended since it was last looked whether compaction is worth it.
-    unchecked_bytes: u64,
+    /// Bytes appended since the store was opened.
+    appended_bytes: u64,
+    /// How many of them there were when it was last looked whether compaction is worth it.
+    checked_bytes: u64,
 }
 
 /// How many bytes are appended between two looks at whether compaction is worth it: 1 MiB.
@@ -140,7 +155,6 @@ impl<D: Disk> Log<D> {
             next_seq,
             usage,
         } = parts;
-        let unchecked_bytes = CHECK_EVERY_BYTES;
         Log {
             disk,
             dir,
@@ -150,7 +164,8 @@ impl<D: Disk> Log<D> {
             active,
             next_seq,
             usage,
-            unchecked_bytes,
+            appended_bytes: 0,
+            checked_bytes: 0,
         }
     }
 
@@ -170,14 +185,25 @@ impl<D: Disk> Log<D> {
         &self.manifest
     }
 
-    /// Whether a record or frame of `len` bytes can be appended without touching other files.
-    pub(crate) fn has_room(&self, len: usize) -> bool {
+    /// Whether there is room without touching other files.
+    pub(crate) fn has_room(&self, room: Room) -> bool {
         let deltas_fit = |writer: &SegmentWriter<D>| {
             self.next_seq.0 - writer.header().base_seq.0 < u64::from(u32::MAX / 2)
         };
+        let len = self.with_end(room);
         self.active.as_ref().is_some_and(|active| {
             active.announced && active.writer.has_room(len) && deltas_fit(&active.writer)
         })
+    }
+
+    /// How much must be left for this room to be given: other writes than deletes leave the end of
+    /// the segment to them.
+    fn with_end(&self, room: Room) -> usize {
+        if room.is_for_deletes {
+            room.len
+        } else {
+            room.len + (self.options.segment_size / PART_FOR_DELETES) as usize
+        }
     }
 
     /// Appends one record. The caller has asked for room.
@@ -193,8 +219,8 @@ impl<D: Disk> Log<D> {
             len,
             seq,
         };
-        self.unchecked_bytes += len as u64;
-        self.note_appended(1, entry.expires_at_ms.unwrap_or(u64::MAX));
+        self.appended_bytes += len as u64;
+        self.note_appended(std::slice::from_ref(entry));
         Some(placed)
     }
 
@@ -226,18 +252,19 @@ impl<D: Disk> Log<D> {
                 seq = SeqNo(seq.0 + 1);
             })?;
         self.next_seq = seq;
-        self.unchecked_bytes += len as u64;
-        let expiries = entries.iter().filter_map(|entry| entry.expires_at_ms);
-        self.note_appended(entries.len() as u64, expiries.min().unwrap_or(u64::MAX));
+        self.appended_bytes += len as u64;
+        self.note_appended(entries);
         Some(())
     }
 
-    fn note_appended(&mut self, records: u64, earliest_expiry_ms: u64) {
+    fn note_appended(&mut self, entries: &[Entry<'_>]) {
         if let Some(Active { writer, slot, .. }) = &self.active {
             if let Some(Some(usage)) = self.usage.get_mut(*slot as usize) {
                 usage.data_len = writer.appended();
-                usage.records += records;
-                usage.earliest_expiry_ms = usage.earliest_expiry_ms.min(earliest_expiry_ms);
+                usage.records += entries.len() as u64;
+                for entry in entries.iter().filter(|entry| entry.kind == Kind::Put) {
+                    usage.expiries.add(entry.expires_at_ms);
+                }
             }
         }
     }
@@ -249,13 +276,30 @@ impl<D: Disk> Log<D> {
             .map_or(0, |active| active.writer.appended())
     }
 
-    /// Whether it is time to look whether compaction is worth it; asked once, answered once.
+    /// What is reserved for the active segment beyond what was appended.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        let active = self.active.as_ref().filter(|active| active.announced);
+        active.map_or(0, |active| active.writer.remaining())
+    }
+
+    pub(crate) fn next_seq(&self) -> SeqNo {
+        self.next_seq
+    }
+
+    /// Whether it is time to look whether compaction is worth it; asked once, answered once. The
+    /// first time is after the first write: there may be work from before.
     pub(crate) fn take_check_due(&mut self) -> bool {
-        let due = self.unchecked_bytes >= CHECK_EVERY_BYTES;
+        let is_first = self.checked_bytes == 0 && self.appended_bytes > 0;
+        let due = is_first || self.appended_bytes - self.checked_bytes >= CHECK_EVERY_BYTES;
         if due {
-            self.unchecked_bytes = 0;
+            self.checked_bytes = self.appended_bytes;
         }
         due
+    }
+
+    /// Bytes appended since the store was opened.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
     }
 
     /// What has to be written and synced; `None` when everything is durable.
@@ -285,179 +329,7 @@ impl<D: Disk> Log<D> {
         active.writer.take_back_unwritten()?;
         self.table.replace(active.slot, active.writer.reader());
         // The count of records stays too high, which at worst compacts the segment once more.
-        self.note_appended(0, u64::MAX);
-        Ok(())
-    }
-
-    /// Makes room for a record or frame of `len` bytes: announces the active segment, or seals it
-    /// and begins the next. Everything appended so far is durable after it.
-    pub(crate) fn make_room(&mut self, len: usize, clock_ms: u64) -> Result<(), LogError> {
-        if let Some(active) = &self.active {
-            if !active.announced && active.writer.has_room(len) {
-                return self.announce(clock_ms);
-            }
-        }
-        self.rotate(len, clock_ms)
-    }
-
-    /// Tells the manifest that a segment that was closed in good order is appended to again:
-    /// from now on its end is found by scanning.
-    fn announce(&mut self, clock_ms: u64) -> Result<(), LogError> {
-        let Some(active) = &self.active else {
-            return Ok(());
-        };
-        active.writer.preallocate().map_err(LogError::Unchanged)?;
-        let id = active.writer.header().id;
-        let mut next = self.next_manifest(clock_ms);
-        set_state(&mut next, id, SegmentState::Active);
-        self.commit(next)?;
-        if let Some(active) = &mut self.active {
-            active.announced = true;
-        }
-        Ok(())
-    }
-
-    /// Seals the active segment and begins one with room for `len` bytes.
-    ///
-    /// The new file comes first: a full disk is met before anything has changed.
-    fn rotate(&mut self, len: usize, clock_ms: u64) -> Result<(), LogError> {
-        // Set aside whatever comes of it: a file that cannot be removed again keeps its name.
-        let id = self.reserve_id();
-        let mut next = self.next_manifest(clock_ms);
-        let header = self.new_header(id, self.next_seq);
-        let capacity = (self.options.segment_size as usize).max(HEADER_LEN + len + FOOTER_LEN);
-        let writer = SegmentWriter::create(&self.disk, &self.dir, header, capacity)
-            .map_err(LogError::Unchanged)?;
-        next.segments.push((id, SegmentState::Active));
-        let sealed = match self.seal_active(&mut next) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                self.discard(writer);
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.commit(next) {
-            // What was sealed is complete on the disk, but the manifest still calls it active: it
-            // stays so, and the next attempt seals it again. The new file goes, unless the manifest
-            // may name it.
-            if matches!(error, LogError::Unchanged(_)) {
-                self.discard(writer);
-            }
-            return Err(error);
-        }
-        self.retire_active(sealed);
-        let slot = self
-            .table
-            .insert(writer.reader())
-            .map_err(LogError::Broken)?;
-        self.set_usage(
-            slot,
-            Usage {
-                data_len: HEADER_LEN as u64,
-                ..Usage::new(id)
-            },
-        );
-        self.active = Some(Active {
-            writer,
-            slot,
-            announced: true,
-        });
-        Ok(())
-    }
-
-    /// Lets readers use the sealed segment in place of the append buffer; an empty one goes.
-    fn retire_active(&mut self, sealed: Option<u64>) {
-        match (self.active.take(), sealed) {
-            (Some(Active { writer, slot, .. }), Some(data_len)) => {
-                if let Some(usage) = self.usage_mut(slot) {
-                    usage.sealed = true;
-                }
-                let reader = writer.into_sealed(data_len, self.options.read_mode);
-                self.table.replace(slot, reader);
-            }
-            (Some(Active { writer, slot, .. }), None) => {
-                self.table.remove(slot);
-                self.usage[slot as usize] = None;
-                self.discard(writer);
-            }
-            (None, _) => {}
-        }
-    }
-
-    /// Seals the active segment on the disk and in `next`; an empty one is dropped from it.
-    fn seal_active(&mut self, next: &mut Manifest) -> Result<Option<u64>, LogError> {
-        let hasher = self.manifest.hasher;
-        let Some(active) = &mut self.active else {
-            return Ok(None);
-        };
-        let header = *active.writer.header();
-        if active.writer.is_empty() {
-            next.segments.retain(|(id, _)| *id != header.id);
-            return Ok(None);
-        }
-        let (summary, footer) =
-            active
-                .writer
-                .write_footer(hasher)
-                .map_err(|error| match error {
-                    // The records are still in memory, to be written again in the same place.
-                    Error::DiskFull { .. } => LogError::Unchanged(error),
-                    _ => LogError::Broken(error),
-                })?;
-        active.writer.sync().map_err(LogError::Broken)?;
-        // Without its hint file a segment only takes longer to open.
-        let _ = writer::write_hint(&self.disk, &self.dir, &header, &summary, &footer);
-        set_state(
-            next,
-            header.id,
-            SegmentState::Sealed {
-                data_len: footer.data_len,
-            },
-        );
-        Ok(Some(footer.data_len))
-    }
-
-    /// Removes the file of a segment that the manifest does not name.
-    fn discard(&self, writer: SegmentWriter<D>) {
-        let path = writer.path().to_path_buf();
-        drop(writer);
-        // Should this fail, it is an orphan that the next open removes.
-        let _ = self.disk.unlink(&path);
-    }
-
-    /// Seals the active segment if it holds any record, so that all records are in sealed ones.
-    /// The next write begins a new one.
-    pub(crate) fn seal(&mut self, clock_ms: u64) -> Result<(), LogError> {
-        if self
-            .active
-            .as_ref()
-            .is_none_or(|active| active.writer.is_empty())
-        {
-            return Ok(());
-        }
-        let mut next = self.next_manifest(clock_ms);
-        let sealed = self.seal_active(&mut next)?;
-        self.commit(next)?;
-        self.retire_active(sealed);
-        Ok(())
-    }
-
-    /// Ends in good order: everything is durable, and the manifest says where it ends.
-    pub(crate) fn close(&mut self, clock_ms: u64) -> Result<(), LogError> {
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        if !active.announced {
-            return Ok(());
-        }
-        active.writer.close().map_err(LogError::Broken)?;
-        let (id, data_len) = (active.writer.header().id, active.writer.appended());
-        let mut next = self.next_manifest(clock_ms);
-        set_state(&mut next, id, SegmentState::Closed { data_len });
-        self.commit(next)?;
-        if let Some(active) = &mut self.active {
-            active.announced = false;
-        }
+        self.note_appended(&[]);
         Ok(())
     }
 
@@ -529,15 +401,12 @@ impl<D: Disk> Log<D> {
             .filter_map(|(slot, usage)| Some((slot, usage.as_ref()?)))
     }
 
+    /// Every segment's usage, to be changed.
+    pub(crate) fn usages_mut(&mut self) -> impl Iterator<Item = &mut Usage> {
+        self.usage.iter_mut().flatten()
+    }
+
     pub(crate) fn options(&self) -> LogOptions {
         self.options
-    }
-}
-
-fn set_state(manifest: &mut Manifest, id: SegmentId, state: SegmentState) {
-    for (other, its_state) in &mut manifest.segments {
-        if *other == id {
-            *its_state = state;
-        }
     }
 }

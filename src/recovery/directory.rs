@@ -75,7 +75,7 @@ fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     for entry in &entries {
         let path = dir.join(&entry.name);
         match names::parse(&entry.name) {
-            FileName::Lock | FileName::ManifestTmp => {}
+            FileName::Lock | FileName::ManifestTmp | FileName::Reserve => {}
             FileName::Segment(_) | FileName::Hint(_) | FileName::Torn(_) => {
                 let reason = "there are segments, but the manifest is missing";
                 return Err(Error::corrupt(&dir.join(names::MANIFEST), 0, reason));

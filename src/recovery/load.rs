@@ -204,13 +204,6 @@ impl<D: Disk> Partition<'_, D> {
         let segment = self.table.get(self.pin, slot);
         let segment =
             segment.unwrap_or_else(|| unreachable!("a slot is filled before it is loaded"));
-        if let Some(region) = segment.region() {
-            return segment
-                .record_in(region, entry.offset)
-                .map(|record| read(&record));
-        }
-        let bytes = segment.copy_record(entry.offset)?;
-        let record = Record::parse(&bytes).map_err(|e| segment.damage(entry.offset, &e))?;
-        Ok(read(&record))
+        segment.with_record(entry.offset, read)
     }
 }

@@ -23,7 +23,7 @@ use crate::format::segment::FOOTER_LEN;
 use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId};
 use crate::index::{Index, IndexWriter};
 use crate::log::manifest_file::{self, CommitError};
-use crate::log::{Active, LogOptions, LogParts, SegmentTable, Usage};
+use crate::log::{Active, Expiries, LogOptions, LogParts, SegmentTable, Usage};
 use crate::reclaim::Collector;
 use crate::segment::writer::write_hint;
 use load::Loaded;
@@ -356,7 +356,7 @@ fn build<D: Disk>(
             data_len,
             sealed,
             records: hint.len() as u64,
-            earliest_expiry_ms: hint.earliest_expiry_ms(),
+            expiries: Expiries::of(hint.earliest_expiry_ms(), || hint.entries(0..hint.len())),
             ..Usage::new(id)
         });
         active = active.or(continued.map(|writer| Active {

@@ -144,7 +144,7 @@ impl<D: Disk> Source<'_, D> {
         if let Some(problem) = end.problem {
             return Err(segment.damage(end.end, &problem));
         }
-        let scanned = summary.footer(bytes.as_ref().as_ref());
+        let scanned = summary.footer_of(bytes.as_ref().as_ref());
         if footer.is_some_and(|footer| footer != scanned) {
             return Err(Error::corrupt(
                 segment.path(),

@@ -127,7 +127,7 @@ impl<D: Disk> Source<'_, D> {
         if let Some(problem) = end.problem {
             return Err(Error::corrupt(&path, end.end, problem.to_string()));
         }
-        let owner = hint_owner(&header, &summary.footer(data));
+        let owner = hint_owner(&header, &summary.footer_of(data));
         let writer = SegmentWriter::resume(self.disk, path, header, file, buffer);
         let segment = writer.reader();
         let hint = encode_hint(&summary, &owner, &segment)?;
@@ -248,7 +248,7 @@ impl<D: Disk> Source<'_, D> {
         }
         let data = &bytes[..proven as usize];
         let (summary, _) = Summary::of(data, &header, self.hasher, Check::Appended);
-        let footer = summary.footer(data);
+        let footer = summary.footer_of(data);
         let segment = Segment::sealed(self.disk.clone(), path, header, proven, self.read_mode)?;
         let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
         let opened = Opened {

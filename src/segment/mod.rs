@@ -1,9 +1,10 @@
-//! One segment file: written by [`writer`], read by [`reader`], walked by [`scanner`], summed up
-//! by [`hint`].
+//! One segment file: written by [`writer`] (or, by a merge, [`output`]), read by [`reader`], walked
+//! by [`scanner`], summed up by [`hint`].
 //!
 //! Owns what is inside one file. Knows nothing of the other segments, the manifest or the index.
 
 pub(crate) mod hint;
+pub(crate) mod output;
 pub(crate) mod reader;
 pub(crate) mod scanner;
 pub(crate) mod writer;

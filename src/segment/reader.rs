@@ -1,11 +1,12 @@
 //! A segment as readers see it: records by their offset, from a map or by `pread`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Disk, DiskFile, Region};
 use crate::error::{Error, Result};
+use crate::format::hint::Hint;
 use crate::format::record::{self, RECORD_HEADER_LEN, Record};
 use crate::format::segment::SegmentHeader;
 use crate::format::{Invalid, SegmentId, names};
@@ -31,6 +32,8 @@ pub(crate) struct Segment<D: Disk> {
     seed: u32,
     path: PathBuf,
     source: Source<D::File>,
+    /// Its hint, once somebody asked for it; `None` if it cannot be read.
+    hint: OnceLock<Option<Hint<Region>>>,
     /// Set when the segment left the manifest: its files go with the last reader.
     doomed: AtomicBool,
     disk: D,
@@ -84,6 +87,7 @@ impl<D: Disk> Segment<D> {
             seed,
             path,
             source,
+            hint: OnceLock::new(),
             doomed: AtomicBool::new(false),
             disk,
         }
@@ -162,6 +166,30 @@ impl<D: Disk> Segment<D> {
         Ok(bytes)
     }
 
+    /// The segment's hint, opened when it is first asked for and kept from then on: it is mapped,
+    /// and takes no memory of its own.
+    pub(crate) fn hint(
+        &self,
+        open: impl FnOnce() -> Option<Hint<Region>>,
+    ) -> Option<&Hint<Region>> {
+        self.hint.get_or_init(open).as_ref()
+    }
+
+    /// Shows `read` the record at `offset`, with its lengths checked but not its checksum.
+    pub(crate) fn with_record<R>(
+        &self,
+        offset: u64,
+        read: impl FnOnce(&Record<'_>) -> R,
+    ) -> Result<R> {
+        if let Some(region) = self.region() {
+            return self.record_in(region, offset).map(|record| read(&record));
+        }
+        let bytes = self.copy_record(offset)?;
+        Record::parse(&bytes)
+            .map(|record| read(&record))
+            .map_err(|reason| self.damage(offset, &reason))
+    }
+
     /// The error for a record at `offset` that is not sound.
     #[cold]
     pub(crate) fn damage(&self, offset: u64, reason: &Invalid) -> Error {
@@ -179,7 +207,8 @@ impl<D: Disk> Drop for Segment<D> {
         if !self.doomed.load(Ordering::Acquire) {
             return;
         }
-        // The map first: Windows does not remove a mapped file.
+        // The maps first: Windows does not remove a mapped file.
+        self.hint.take();
         if let Source::Mapped(region) = &mut self.source {
             *region = None;
         }

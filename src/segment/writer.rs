@@ -147,6 +147,11 @@ impl<D: Disk> SegmentWriter<D> {
         self.buffer.len() as u64
     }
 
+    /// The room left, the footer's included.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.buffer.remaining() as u64
+    }
+
     /// Whether there are no records.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.len() <= HEADER_LEN
@@ -300,7 +305,7 @@ impl<D: Disk> SegmentWriter<D> {
         self.write()?;
         let data = self.buffer.region().tail(0).unwrap_or_default();
         let (summary, _) = Summary::of(data, &self.header, hasher, Check::Trusted);
-        let footer = summary.footer(data);
+        let footer = summary.footer_of(data);
         let path = &self.path;
         let fail = |op| move |e| Error::io(op, path, e);
         let end = footer.data_len + FOOTER_LEN as u64;

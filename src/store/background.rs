@@ -1,6 +1,6 @@
 //! Work beside the callers: syncing at an interval, compacting in the background.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,12 @@ use super::Durability;
 use super::engine::Engine;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+
+/// How often the compaction thread looks whether values have expired, if nobody calls it before.
+const EXPIRY_CHECK: Duration = Duration::from_secs(5);
+
+/// How long a writer waits for compaction before it looks again.
+const WRITER_WAIT: Duration = Duration::from_millis(20);
 
 /// The threads of a store, and how to reach them.
 pub(crate) struct Background {
@@ -25,6 +31,10 @@ struct Signal {
 struct State {
     stopping: bool,
     compaction_wanted: bool,
+    /// Whether the compaction thread is at work.
+    compacting: bool,
+    /// How many times compaction was paused and not resumed.
+    paused: u32,
 }
 
 impl Background {
@@ -35,24 +45,74 @@ impl Background {
         }
     }
 
+    /// Changes the state and tells everybody who waits.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.signal.lock());
+        self.signal.changed.notify_all();
+    }
+
     /// Asks for a compaction soon.
     pub(crate) fn want_compaction(&self) {
-        self.signal
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .compaction_wanted = true;
+        self.change(|state| state.compaction_wanted = true);
+    }
+
+    pub(crate) fn pause(&self) {
+        self.change(|state| state.paused += 1);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.change(|state| {
+            state.paused = state.paused.saturating_sub(1);
+            state.compaction_wanted = true;
+        });
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.signal.lock().paused > 0
+    }
+
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.signal.lock().compacting
+    }
+
+    /// Waits as long as compaction is paused; `None` when the thread is to end.
+    pub(crate) fn wait_while_paused(&self) -> Option<()> {
+        let mut state = self.signal.lock();
+        while state.paused > 0 && !state.stopping {
+            state = self.signal.wait(state, None);
+        }
+        (!state.stopping).then_some(())
+    }
+
+    /// Waits as long as the compaction thread is at work and `is_overdue`.
+    pub(crate) fn wait_while_compacting(&self, is_overdue: impl Fn() -> bool) {
+        loop {
+            let state = self.signal.lock();
+            let at_work = state.compacting || state.compaction_wanted;
+            if !at_work || state.paused > 0 || state.stopping {
+                return;
+            }
+            drop(self.signal.wait(state, Some(WRITER_WAIT)));
+            // Asked without the lock: it takes the writer lock.
+            if !is_overdue() {
+                return;
+            }
+        }
+    }
+
+    /// Tells writers that wait for compaction that it has come further.
+    pub(crate) fn note_progress(&self) {
         self.signal.changed.notify_all();
+    }
+
+    /// Rests for a while; `None` when the thread is to end.
+    pub(crate) fn rest(&self, duration: Duration) -> Option<()> {
+        self.signal.rest(duration)
     }
 
     /// Ends the threads and waits for them.
     pub(crate) fn stop(&self) {
-        self.signal
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stopping = true;
-        self.signal.changed.notify_all();
+        self.change(|state| state.stopping = true);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for handle in threads.drain(..) {
             // The last handle of a store may be dropped by one of its own threads.
@@ -64,33 +124,54 @@ impl Background {
 }
 
 impl Signal {
-    /// Waits until `due`, or until it is told to stop (`None`) or to compact (`true`).
-    fn wait(&self, due: Option<Instant>) -> Option<bool> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'g>(
+        &self,
+        state: MutexGuard<'g, State>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'g, State> {
+        if let Some(timeout) = timeout {
+            let woken = self.changed.wait_timeout(state, timeout);
+            woken.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let woken = self.changed.wait(state);
+            woken.unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// Waits for so long; `None` when the thread is to end.
+    fn rest(&self, duration: Duration) -> Option<()> {
+        let begun = Instant::now();
+        let mut state = self.lock();
+        while !state.stopping {
+            let left = duration.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Some(());
+            }
+            state = self.wait(state, Some(left));
+        }
+        None
+    }
+
+    /// Waits until compaction is wanted, or for a while; `None` when the thread is to end.
+    fn wait_for_compaction(&self) -> Option<()> {
+        let begun = Instant::now();
+        let mut state = self.lock();
+        state.compacting = false;
+        self.changed.notify_all();
         loop {
             if state.stopping {
                 return None;
             }
-            if due.is_none() && std::mem::take(&mut state.compaction_wanted) {
-                return Some(true);
+            let left = EXPIRY_CHECK.saturating_sub(begun.elapsed());
+            if std::mem::take(&mut state.compaction_wanted) || left.is_zero() {
+                state.compacting = true;
+                return Some(());
             }
-            let left = match due {
-                Some(due) => match due.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => left,
-                    _ => return Some(false),
-                },
-                None => Duration::MAX,
-            };
-            state = if due.is_none() {
-                self.changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner)
-            } else {
-                self.changed
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            };
+            state = self.wait(state, Some(left));
         }
     }
 }
@@ -102,25 +183,19 @@ impl<D: Disk> Engine<D> {
             self.spawn(
                 "crabkv-sync",
                 move |engine: &Weak<Engine<D>>, signal: &Signal| {
-                    // A time beyond the end of the clock is never due.
-                    let due = Instant::now().checked_add(interval);
-                    let due =
-                        due.or_else(|| Instant::now().checked_add(Duration::from_secs(1 << 30)));
-                    signal.wait(due)?;
+                    signal.rest(interval)?;
                     // A failure poisons the store, which tells the next writer.
                     let _ = engine.upgrade()?.sync();
                     Some(())
                 },
             )?;
         }
-        if self.settings.async_compaction {
+        if self.settings.async_compaction && self.settings.auto_compaction {
             self.spawn(
                 "crabkv-compact",
                 |engine: &Weak<Engine<D>>, signal: &Signal| {
-                    signal.wait(None)?;
-                    // A failure leaves everything as it was; the next rotation asks again.
-                    let _ = engine.upgrade()?.compact_if_worth();
-                    Some(())
+                    signal.wait_for_compaction()?;
+                    engine.upgrade()?.compact_in_background()
                 },
             )?;
         }

@@ -1,11 +1,12 @@
 //! How a store is opened: every option, its trade-off and its default.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Store, write_back};
+use crate::compaction::{CompactionProgress, CompactionProgressFn};
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
 use crate::format::hash::HASH_BITS;
@@ -62,6 +63,9 @@ pub(crate) struct Settings {
     pub(crate) write_back_bytes: Option<usize>,
     pub(crate) auto_compaction: bool,
     pub(crate) async_compaction: bool,
+    /// Bytes per second; `None` without a limit.
+    pub(crate) compaction_budget: Option<NonZeroU64>,
+    pub(crate) compaction_progress: Option<Arc<CompactionProgressFn>>,
     pub(crate) verify: Verify,
     pub(crate) read_mode: ReadMode,
     /// `None` for one for each core, which takes a while to find out.
@@ -133,6 +137,8 @@ impl CrabKvBuilder {
                 write_back_bytes: None,
                 auto_compaction: true,
                 async_compaction: false,
+                compaction_budget: None,
+                compaction_progress: None,
                 verify: Verify::FirstRead,
                 read_mode: ReadMode::Mmap,
                 recovery_threads: None,
@@ -215,16 +221,35 @@ impl CrabKvBuilder {
         self.with(|s| s.write_back_bytes = Some(bytes))
     }
 
-    /// Whether to compact by itself, once a third of a log of more than 1 MiB is stale. Default:
-    /// yes.
+    /// Whether to compact by itself, once a third of a log of more than 1 MiB could be given back.
+    /// Default: yes. Without it, space comes back with [`Store::compact`] only.
     pub fn auto_compaction(self, auto: bool) -> CrabKvBuilder {
         self.with(|s| s.auto_compaction = auto)
     }
 
-    /// Compacts on a thread of its own instead of in the write that makes it worth while.
-    /// Default: no.
+    /// Compacts on a thread of its own instead of in the writes that make it worth while.
+    /// Default: no, then each mebibyte written pays for at most 8 MiB of compaction work.
+    ///
+    /// With it, writers wait for compaction only when they are so far ahead of it that stale
+    /// records would take much more than a third of the log. Readers never wait for either.
     pub fn async_compaction(self, background: bool) -> CrabKvBuilder {
         self.with(|s| s.async_compaction = background)
+    }
+
+    /// How many bytes per second compaction on its own thread may read and write, so that it
+    /// leaves the disk to others. Default: no limit. A limit below what overwriting makes
+    /// necessary slows writers down to it.
+    pub fn compaction_budget(self, bytes_per_second: NonZeroU64) -> CrabKvBuilder {
+        self.with(|s| s.compaction_budget = Some(bytes_per_second))
+    }
+
+    /// Calls `progress` as merges go on, on the thread that merges, about once for each mebibyte
+    /// of work. It must not call back into the store.
+    pub fn on_compaction_progress(
+        self,
+        progress: impl Fn(&CompactionProgress) + Send + Sync + 'static,
+    ) -> CrabKvBuilder {
+        self.with(|s| s.compaction_progress = Some(Arc::new(progress)))
     }
 
     /// When checksums are verified on reading. Default: at the first read of a record.

@@ -134,6 +134,7 @@ impl<D: Disk> Engine<D> {
                 let begun = Instant::now();
                 let synced = if wrote.is_ok() { job.sync() } else { Ok(()) };
                 self.turn.note_group(group.writers(), begun.elapsed());
+                self.counters.note_sync();
                 (wrote, synced)
             }
             None => (Ok(()), Ok(())),

@@ -8,12 +8,15 @@ use super::builder::Settings;
 use super::cache::Cache;
 use super::clock::{self, Clock};
 use super::commit::CommitTurn;
+use super::compactor::{Compactor, Leaving};
 use super::pending::{Group, Pending};
+use super::reserve::Reserve;
+use super::stats::Counters;
 use super::write_back::WriteBack;
 use super::{Durability, Verify};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::format::KeyHasher;
+use crate::format::{KeyHasher, StoreId};
 use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
@@ -35,6 +38,7 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) disk: D,
     pub(crate) settings: Settings,
     pub(crate) hasher: KeyHasher,
+    pub(crate) store_id: StoreId,
     pub(crate) verify: Verify,
     /// What `verify` means for an index entry.
     pub(crate) trust: Trust,
@@ -49,8 +53,10 @@ pub(crate) struct Engine<D: Disk> {
     writer: Mutex<Writer<D>>,
     /// The first failure that left the disk in an unknown state.
     pub(crate) poison: OnceLock<Arc<Error>>,
-    /// One compaction at a time.
-    pub(crate) compacting: Mutex<()>,
+    pub(crate) compactor: Compactor<D>,
+    pub(crate) leaving: Leaving<D>,
+    pub(crate) reserve: Reserve,
+    pub(crate) counters: Counters,
     pub(crate) background: Background,
     /// Last, so that it is given back when everything else is done.
     _lock: D::Lock,
@@ -79,6 +85,7 @@ impl<D: Disk> Engine<D> {
         let log = Log::new(recovered.log);
         let engine = Arc::new(Engine {
             hasher: log.manifest().hasher,
+            store_id: log.manifest().store,
             verify: settings.verify,
             trust: match settings.verify {
                 Verify::FirstRead => Trust::VERIFIED,
@@ -101,7 +108,10 @@ impl<D: Disk> Engine<D> {
                 changing: false,
             }),
             poison: OnceLock::new(),
-            compacting: Mutex::new(()),
+            compactor: Compactor::new(),
+            leaving: Leaving::new(),
+            reserve: Reserve::default(),
+            counters: Counters::default(),
             background: Background::new(),
             _lock: recovered.lock,
             disk,
@@ -141,6 +151,7 @@ impl<D: Disk> Engine<D> {
 
     /// Flushes, syncs, and tells the manifest that the store ended in good order.
     pub(crate) fn close(&self) -> Result<()> {
+        self.end_compaction();
         self.flush_write_back()?;
         self.check_poison()?;
         let lead = self.turn.lead();

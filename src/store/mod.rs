@@ -17,12 +17,15 @@ mod cache;
 mod clock;
 mod commit;
 mod compact;
+mod compactor;
 mod conditional;
 mod engine;
+mod explain;
 mod iter;
 mod pending;
 mod read;
 mod reader;
+mod reserve;
 mod stats;
 mod value;
 mod write;
@@ -34,6 +37,7 @@ use std::time::Duration;
 
 pub use batch::WriteBatch;
 pub use builder::{CrabKvBuilder, Durability, Verify};
+pub use explain::{NextCompaction, NotYetFree, SegmentExplanation, SpaceExplanation};
 pub use iter::{Cursor, Iter};
 pub use reader::Reader;
 pub use stats::{SegmentStats, Stats};
@@ -42,6 +46,8 @@ pub use value::Value;
 use crate::compaction::CompactionReport;
 use crate::disk::{Disk, OsDisk};
 use crate::error::Result;
+#[cfg(any(test, feature = "sim"))]
+use crate::format::SegmentId;
 use crate::recovery::RecoveryReport;
 use batch::Ttl;
 use engine::{Engine, Handle};
@@ -329,12 +335,15 @@ impl<D: Disk> Store<D> {
         self.engine.sync()
     }
 
-    /// Compacts now: gives back all that stale records take.
+    /// Compacts now: gives back all that stale records take. Waits for a merge that is under way.
+    ///
+    /// It merges a segment's worth at a time, each with a commit of its own, so it needs room for
+    /// one more segment on the disk, not for another copy of the data.
     ///
     /// # Errors
     ///
     /// As [`put`](Store::put), and [`Error::Corrupt`](crate::Error::Corrupt) when a record that
-    /// is to be moved is damaged. The store is then as it was.
+    /// is to be moved is damaged. What was not merged yet is then as it was.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -350,6 +359,42 @@ impl<D: Disk> Store<D> {
         self.engine.compact_all()
     }
 
+    /// Keeps automatic compaction, inline or in the background, from working until
+    /// [`resume_compaction`](Store::resume_compaction) has been called as often as this. A merge
+    /// that is under way rests where it is. [`compact`](Store::compact) works nevertheless.
+    pub fn pause_compaction(&self) {
+        self.engine.background.pause();
+    }
+
+    /// Lets automatic compaction work again.
+    pub fn resume_compaction(&self) {
+        self.engine.background.resume();
+    }
+
+    /// Gives up the merge that is under way, by [`compact`](Store::compact) or in the background,
+    /// at the next point where it can be; what it wrote is removed, what earlier merges gave back
+    /// stays. Does not wait for it.
+    pub fn cancel_compaction(&self) {
+        self.engine.compactor.cancel();
+    }
+
+    /// Says where the bytes are, and why those that are not needed are still there.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// store.put("key", "old")?;
+    /// store.put("key", "new")?;
+    /// let space = store.explain_compaction();
+    /// assert!(space.stale_bytes > 0);
+    /// assert_eq!(space.segments[0].reason, crabkv::NotYetFree::Active);
+    /// println!("{space}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn explain_compaction(&self) -> SpaceExplanation {
+        self.engine.explain_compaction()
+    }
+
     /// Merges just these segments, sealed ones, whatever they have to give: for tests, which want
     /// merges in every order.
     ///
@@ -358,7 +403,7 @@ impl<D: Disk> Store<D> {
     /// As [`compact`](Store::compact).
     #[cfg(any(test, feature = "sim"))]
     #[doc(hidden)]
-    pub fn compact_segments(&self, segments: &[crate::SegmentId]) -> Result<CompactionReport> {
+    pub fn compact_segments(&self, segments: &[SegmentId]) -> Result<CompactionReport> {
         self.engine.compact_segments(segments)
     }
 

@@ -1,11 +1,17 @@
-//! Figures for operators: what takes how much room, on the disk and in memory.
+//! Figures for operators: what takes how much room, on the disk and in memory, and what is going
+//! on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Engine;
 use super::write_back::WriteBack;
 use crate::disk::Disk;
-use crate::format::SegmentId;
+use crate::format::{SegmentId, SeqNo};
 
 /// A store's figures, from [`Store::stats`](crate::Store::stats).
+///
+/// `data_bytes` is the sum of `live_bytes`, `stale_bytes` and the headers; tombstones are part of
+/// the stale bytes, expired values part of the live ones until compaction has been there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -21,14 +27,40 @@ pub struct Stats {
     pub buffered_bytes: u64,
     /// Values in the cache.
     pub cached_values: u64,
+    /// Bytes of sealed segments that are mapped: address space, and page cache as far as they have
+    /// been read.
+    pub mapped_bytes: u64,
     /// Bytes in all segments: live, stale, tombstones, headers.
     pub data_bytes: u64,
     /// Bytes of the records that hold the keys' values.
     pub live_bytes: u64,
-    /// Bytes that compaction could give back, tombstones included.
+    /// Bytes of everything else but headers, tombstones included.
     pub stale_bytes: u64,
     /// Bytes of tombstones.
     pub tombstone_bytes: u64,
+    /// About how many of the live bytes have expired.
+    pub expired_bytes: u64,
+    /// Bytes of segments that have been merged but are still read: their files go when the last
+    /// reader, iterator or value lets go of them.
+    pub pinned_bytes: u64,
+    /// The sequence number that the next write gets.
+    pub next_seq: SeqNo,
+    /// Bytes of records appended since the store was opened.
+    pub appended_bytes: u64,
+    /// Syncs of the log since the store was opened. With several writers one serves many writes.
+    pub syncs: u64,
+    /// Merges finished since the store was opened.
+    pub merges: u64,
+    /// Bytes that they wrote.
+    pub merged_bytes: u64,
+    /// Whether compaction is at work on its own thread just now.
+    pub compacting: bool,
+    /// Whether compaction is [paused](crate::Store::pause_compaction).
+    pub compaction_paused: bool,
+    /// Why the last automatic compaction failed; `None` once one has succeeded.
+    pub compaction_failure: Option<String>,
+    /// Why the store refuses writes, if it does.
+    pub poisoned: Option<String>,
     /// Each segment's figures, in the order of their ids.
     pub segments: Vec<SegmentStats>,
 }
@@ -43,14 +75,21 @@ pub struct SegmentStats {
     pub sealed: bool,
     /// Bytes of its header and records.
     pub data_bytes: u64,
+    /// Records of all kinds.
+    pub records: u64,
     /// Records that hold a key's value.
     pub live_records: u64,
     /// Bytes of those.
     pub live_bytes: u64,
-    /// Bytes that compaction could give back, tombstones included.
+    /// Bytes of everything else but the header, tombstones included.
     pub stale_bytes: u64,
     /// Bytes of its tombstones.
     pub tombstone_bytes: u64,
+    /// Bytes of tombstones that the last merge had to keep, for they hide something older in
+    /// another segment.
+    pub retained_bytes: u64,
+    /// About how many of the live bytes have expired.
+    pub expired_bytes: u64,
 }
 
 impl Stats {
@@ -70,28 +109,75 @@ impl Stats {
             self.index_bytes as f64 / self.keys as f64
         }
     }
+
+    /// Bytes written for each byte appended, by compaction too; 1 before anything was written.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// assert_eq!(store.stats().write_amplification(), 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
+    pub fn write_amplification(&self) -> f64 {
+        if self.appended_bytes == 0 {
+            1.0
+        } else {
+            (self.appended_bytes + self.merged_bytes) as f64 / self.appended_bytes as f64
+        }
+    }
+}
+
+/// What is counted as it happens.
+#[derive(Default)]
+pub(crate) struct Counters {
+    syncs: AtomicU64,
+    merges: AtomicU64,
+    merged_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn note_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes a merge that wrote so many bytes.
+    pub(crate) fn note_merge(&self, bytes: u64) {
+        self.merges.fetch_add(1, Ordering::Relaxed);
+        self.merged_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl<D: Disk> Engine<D> {
     pub(crate) fn stats(&self) -> Stats {
         let (buffered_keys, buffered_bytes) =
             self.write_back.as_ref().map_or((0, 0), WriteBack::usage);
+        let now_ms = self.clock.now_ms();
+        let compaction_failure = self.compactor.failure().map(|error| error.to_string());
         let writer = self.lock_writer();
-        let mut segments: Vec<_> = writer
-            .log
-            .usages()
-            .map(|(_, usage)| SegmentStats {
+        let pin = self.collector.pin();
+        let mut mapped_bytes = 0;
+        let mut segments = Vec::new();
+        for (slot, usage) in writer.log.usages() {
+            if usage.sealed && self.table.region(&pin, slot).is_some() {
+                mapped_bytes += usage.data_len;
+            }
+            segments.push(SegmentStats {
                 id: usage.id,
                 sealed: usage.sealed,
                 data_bytes: usage.data_len,
+                records: usage.records,
                 live_records: usage.live_records,
                 live_bytes: usage.live_bytes,
                 stale_bytes: usage.stale_bytes(),
                 tombstone_bytes: usage.tombstone_bytes,
-            })
-            .collect();
+                retained_bytes: usage.retained_bytes,
+                expired_bytes: usage.expired_bytes(now_ms),
+            });
+        }
         segments.sort_unstable_by_key(|segment| segment.id);
         let sum = |figure: fn(&SegmentStats) -> u64| segments.iter().map(figure).sum();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             keys: self.index.len() as u64,
             index_bytes: self.index.memory_bytes() as u64,
@@ -99,10 +185,22 @@ impl<D: Disk> Engine<D> {
             buffered_keys: buffered_keys as u64,
             buffered_bytes: buffered_bytes as u64,
             cached_values: self.cache.as_ref().map_or(0, |cache| cache.len() as u64),
+            mapped_bytes,
             data_bytes: sum(|s| s.data_bytes),
             live_bytes: sum(|s| s.live_bytes),
             stale_bytes: sum(|s| s.stale_bytes),
             tombstone_bytes: sum(|s| s.tombstone_bytes),
+            expired_bytes: sum(|s| s.expired_bytes),
+            pinned_bytes: self.leaving.bytes(),
+            next_seq: writer.log.next_seq(),
+            appended_bytes: writer.log.appended_bytes(),
+            syncs: count(&self.counters.syncs),
+            merges: count(&self.counters.merges),
+            merged_bytes: count(&self.counters.merged_bytes),
+            compacting: self.background.is_compacting(),
+            compaction_paused: self.background.is_paused(),
+            compaction_failure,
+            poisoned: self.poison.get().map(std::string::ToString::to_string),
             segments,
         }
     }

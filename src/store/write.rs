@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
 use crate::format::record::{self, Kind};
 use crate::format::{KeyHash, MAX_BATCH_BYTES, value as codec};
-use crate::log::{Entry, Placed};
+use crate::log::{Entry, LogError, Placed, Room};
 use crate::reclaim::Pin;
 
 /// A write, its value compressed already if that is worth it.
@@ -54,6 +54,13 @@ impl Op<'_> {
             entry.expires_at_ms.is_some(),
         )
     }
+
+    fn room(&self) -> Room {
+        Room {
+            len: self.len(),
+            is_for_deletes: self.value.is_none(),
+        }
+    }
 }
 
 /// What a write that depends on what is there decides to do.
@@ -89,7 +96,7 @@ impl<D: Disk> Engine<D> {
 
     fn write_one(&self, op: &Op<'_>) -> Result<()> {
         let hash = self.hash(op.key);
-        let mut writer = self.lock_with_room(op.len())?;
+        let mut writer = self.lock_with_room(op.room())?;
         let pin = self.collector.pin();
         let collides = self.current(&pin, &writer, hash, op.key)?.collides;
         drop(pin);
@@ -110,8 +117,11 @@ impl<D: Disk> Engine<D> {
             return self.modify_buffered(buffer, key, decide);
         }
         let hash = self.hash(key);
-        // Room for a record that takes the place of one like it; more is asked for when needed.
-        let mut room = record::encoded_len(key.len(), 0, true);
+        // Room for a tombstone; more is asked for when needed.
+        let mut room = Room {
+            len: record::encoded_len(key.len(), 0, true),
+            is_for_deletes: true,
+        };
         loop {
             let mut writer = self.lock_with_room(room)?;
             let pin = self.collector.pin();
@@ -135,8 +145,8 @@ impl<D: Disk> Engine<D> {
                 }
                 Change::Delete => self.op(key, None, None),
             };
-            if !writer.log.has_room(op.len()) {
-                room = op.len();
+            if !writer.log.has_room(op.room()) {
+                room = op.room();
                 continue;
             }
             writer.changing = true;
@@ -180,7 +190,10 @@ impl<D: Disk> Engine<D> {
                 max: MAX_BATCH_BYTES,
             });
         }
-        let mut writer = self.lock_with_room(len + FRAME_OVERHEAD)?;
+        let mut writer = self.lock_with_room(Room {
+            len: len + FRAME_OVERHEAD,
+            is_for_deletes: ops.iter().all(|op| op.value.is_none()),
+        })?;
         let pin = self.collector.pin();
         let hashes: Vec<_> = ops.iter().map(|op| self.hash(op.key)).collect();
         let mut entries = Vec::with_capacity(ops.len());
@@ -217,30 +230,50 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// The writer lock, with room for a record or frame of `len` bytes.
-    fn lock_with_room(&self, len: usize) -> Result<MutexGuard<'_, Writer<D>>> {
+    /// The writer lock, with room in the active segment.
+    fn lock_with_room(&self, room: Room) -> Result<MutexGuard<'_, Writer<D>>> {
         loop {
             let writer = self.lock_writer();
             // Under the lock, so that nothing is appended after a failure.
             self.check_poison()?;
-            if writer.log.has_room(len) {
+            if writer.log.has_room(room) {
                 return Ok(writer);
             }
             drop(writer);
-            let lead = self.turn.lead();
-            let mut writer = self.lock_writer();
-            if !writer.log.has_room(len) {
-                self.check_poison()?;
-                writer.changing = true;
-                let made = writer.log.make_room(len, self.clock.now_ms());
-                writer.changing = false;
-                made.map_err(|error| self.log_failed(&mut writer, error))?;
-                // Sealing has made everything before durable.
-                self.publish_all(&mut writer)?;
+            let made = self.make_room(room);
+            let was_full = matches!(made, Err(Error::DiskFull { .. }));
+            self.reserve.note_full(was_full);
+            if was_full {
+                // It may make room for the next one.
+                self.compact_soon();
+            } else {
+                self.ensure_reserve();
             }
-            drop(writer);
-            drop(lead);
+            made?;
         }
+    }
+
+    fn make_room(&self, room: Room) -> Result<()> {
+        let lead = self.turn.lead();
+        let mut writer = self.lock_writer();
+        if !writer.log.has_room(room) {
+            self.check_poison()?;
+            writer.changing = true;
+            let now_ms = self.clock.now_ms();
+            let mut made = writer.log.make_room(room, now_ms);
+            let is_full = matches!(&made, Err(LogError::Unchanged(Error::DiskFull { .. })));
+            // Deletes are what makes room: they may have what is kept back for them.
+            if is_full && room.is_for_deletes && self.release_reserve() {
+                made = writer.log.make_small_room(room, now_ms);
+            }
+            writer.changing = false;
+            made.map_err(|error| self.log_failed(&mut writer, error))?;
+            // Sealing has made everything before durable.
+            self.publish_all(&mut writer)?;
+        }
+        drop(writer);
+        drop(lead);
+        Ok(())
     }
 
     fn append_one(

@@ -1,0 +1,244 @@
+//! Which records of a segment go on, told from its hint file: the data is read only where it is
+//! copied. A segment of which nothing goes on is not read at all.
+//!
+//! What does not go on:
+//!
+//! - a put that the index does not point at,
+//! - a tombstone, once no segment outside the merge can hold an older put of its key,
+//! - an expired put, under the same condition; otherwise it goes on as a tombstone, since it still
+//!   hides what is older.
+
+use std::collections::BTreeSet;
+
+use super::merge::Surroundings;
+use crate::disk::{Disk, Region};
+use crate::error::Result;
+use crate::format::hint::{Hint, HintEntry};
+use crate::format::record::Record;
+use crate::format::{ALIGNMENT, KeyHash, SegmentId, SeqNo};
+use crate::index::Location;
+use crate::log::Slot;
+use crate::segment::Segment;
+
+/// What looking at an entry counts for, in bytes of work.
+const WORK_PER_ENTRY: u64 = 32;
+
+/// An index entry whose record has expired, with the record's length.
+#[derive(Clone, Copy)]
+pub(crate) struct Expired {
+    pub(crate) hash: KeyHash,
+    pub(crate) location: Location,
+    pub(crate) len: usize,
+}
+
+/// What becomes of a segment's records.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Records that are copied, or go on as tombstones.
+    pub(crate) kept: Offsets,
+    /// Those of them that have expired: only their tombstones go on.
+    pub(crate) expired: Offsets,
+    pub(crate) kept_records: u64,
+    /// About how long the kept records are.
+    pub(crate) kept_bytes: u64,
+    pub(crate) dropped: Dropped,
+    /// Segments that hold what a kept tombstone hides, one for each tombstone.
+    pub(crate) hidden_in: BTreeSet<SegmentId>,
+}
+
+/// What a merge drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) records: u64,
+    /// Above the sequence numbers of all dropped records.
+    pub(crate) below: SeqNo,
+    /// Above those of dropped tombstones and expired puts, which nothing newer replaces.
+    pub(crate) deletions_below: SeqNo,
+}
+
+impl Default for Dropped {
+    fn default() -> Dropped {
+        Dropped {
+            records: 0,
+            below: SeqNo(0),
+            deletions_below: SeqNo(0),
+        }
+    }
+}
+
+impl Dropped {
+    pub(crate) fn add(&mut self, other: &Dropped) {
+        self.records += other.records;
+        self.below = self.below.max(other.below);
+        self.deletions_below = self.deletions_below.max(other.deletions_below);
+    }
+}
+
+/// Goes through a hint and makes a plan of it.
+pub(crate) struct Planner {
+    hint: Hint<Region>,
+    next: usize,
+    plan: Plan,
+}
+
+impl Planner {
+    pub(crate) fn new(hint: Hint<Region>, data_len: u64) -> Planner {
+        let plan = Plan {
+            kept: Offsets::new(data_len),
+            expired: Offsets::new(data_len),
+            ..Plan::default()
+        };
+        Planner {
+            hint,
+            next: 0,
+            plan,
+        }
+    }
+
+    /// Goes on until about `budget` bytes of work are done; gives how much it was.
+    pub(crate) fn advance<D: Disk>(
+        &mut self,
+        slot: Slot,
+        segment: &Segment<D>,
+        around: &impl Surroundings<D>,
+        budget: u64,
+    ) -> Result<u64> {
+        let count = (budget / WORK_PER_ENTRY).max(1) as usize;
+        let end = self.hint.len().min(self.next.saturating_add(count));
+        let mut gone = Vec::new();
+        for entry in self.hint.entries(self.next..end) {
+            let location = Location::new(slot, entry.offset);
+            let len = match entry.len {
+                0 => segment.with_record(entry.offset, |record: &Record<'_>| record.len())?,
+                len => len as usize,
+            };
+            if self.plan.decide(&entry, segment, location, len, around) {
+                gone.push(Expired {
+                    hash: entry.hash,
+                    location,
+                    len,
+                });
+            }
+        }
+        around.forget(&gone);
+        let work = (end - self.next) as u64 * WORK_PER_ENTRY;
+        self.next = end;
+        Ok(work)
+    }
+
+    /// The plan, once everything was looked at.
+    pub(crate) fn finished(&mut self) -> Option<Plan> {
+        (self.next == self.hint.len()).then(|| std::mem::take(&mut self.plan))
+    }
+}
+
+impl Plan {
+    /// Decides about one record; tells whether the index is to forget it, for it has expired.
+    fn decide<D: Disk>(
+        &mut self,
+        entry: &HintEntry,
+        segment: &Segment<D>,
+        location: Location,
+        len: usize,
+        around: &impl Surroundings<D>,
+    ) -> bool {
+        let is_live = !entry.tombstone && around.is_live(entry.hash, location);
+        // Also where the index has forgotten it: an earlier merge may have been given up.
+        let is_expired = !entry.tombstone && around.has_expired(entry.expires_at_ms);
+        if is_live && !is_expired {
+            self.keep(entry, len);
+        } else if entry.tombstone || is_expired {
+            if let Some(segment) = around.hides_in(entry.hash, entry.seq) {
+                self.hidden_in.insert(segment);
+                self.keep(entry, len);
+                if is_expired {
+                    self.expired.insert(entry.offset);
+                }
+            } else {
+                self.drop_record(entry);
+                if !around.is_replaced(entry.hash, segment, location) {
+                    let below = &mut self.dropped.deletions_below;
+                    *below = (*below).max(entry.seq.next());
+                }
+            }
+        } else {
+            self.drop_record(entry);
+        }
+        is_live && is_expired
+    }
+
+    fn keep(&mut self, entry: &HintEntry, len: usize) {
+        self.kept.insert(entry.offset);
+        self.kept_records += 1;
+        self.kept_bytes += len as u64;
+    }
+
+    fn drop_record(&mut self, entry: &HintEntry) {
+        self.dropped.records += 1;
+        self.dropped.below = self.dropped.below.max(entry.seq.next());
+    }
+}
+
+/// A set of record offsets in a segment: a bit for each place where a record can begin.
+#[derive(Default)]
+pub(crate) struct Offsets {
+    words: Vec<u64>,
+}
+
+impl Offsets {
+    fn new(data_len: u64) -> Offsets {
+        let places = data_len.div_ceil(ALIGNMENT as u64);
+        let words = usize::try_from(places.div_ceil(64)).unwrap_or(0);
+        Offsets {
+            words: vec![0; words],
+        }
+    }
+
+    fn insert(&mut self, offset: u64) {
+        let place = offset / ALIGNMENT as u64;
+        if let Some(word) = self.words.get_mut((place / 64) as usize) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    pub(crate) fn contains(&self, offset: u64) -> bool {
+        let place = offset / ALIGNMENT as u64;
+        let word = self.words.get((place / 64) as usize);
+        word.is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    /// The first offset at or after `from`.
+    pub(crate) fn next_from(&self, from: u64) -> Option<u64> {
+        let place = from.div_ceil(ALIGNMENT as u64);
+        let mut at = (place / 64) as usize;
+        let mut word = self.words.get(at)? & (u64::MAX << (place % 64));
+        while word == 0 {
+            at += 1;
+            word = *self.words.get(at)?;
+        }
+        let place = at as u64 * 64 + u64::from(word.trailing_zeros());
+        Some(place * ALIGNMENT as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_come_in_ascending_order() {
+        let mut offsets = Offsets::new(4096);
+        for offset in [64, 72, 512, 4088] {
+            offsets.insert(offset);
+        }
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some(offset) = offsets.next_from(from) {
+            found.push(offset);
+            from = offset + 8;
+        }
+        assert_eq!(found, [64, 72, 512, 4088]);
+        assert!(offsets.contains(72) && !offsets.contains(80));
+        assert_eq!(Offsets::new(0).next_from(0), None);
+    }
+}

@@ -1,0 +1,479 @@
+//! When merges run, and how fast: inline, in the background, or now.
+//!
+//! Inline, every mebibyte that is appended pays for a bounded piece of work. In the background a
+//! thread does it, paced by a budget; writers wait for it only when they are so far ahead that the
+//! promise about space would break. A merge that fails leaves everything as it was, and the next
+//! try waits a little longer each time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use super::compact::Run;
+use super::engine::Engine;
+use crate::compaction::pick::{self, Conditions, Pick};
+use crate::compaction::{CompactionProgress, CompactionReport};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::format::SegmentId;
+use crate::log::{Slot, Usage};
+use crate::segment::Segment;
+
+/// How much work an inline compaction does for each mebibyte that is appended: more than the
+/// appending makes necessary, so that it always catches up.
+const INLINE_WORK: u64 = 8 << 20;
+
+/// How much work is done between two looks at whether to pause, to wait or to stop: 1 MiB.
+const STEP_WORK: u64 = 1 << 20;
+
+/// The wait after a failed merge, doubled with each further one.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+
+/// How often a full compaction looks again for tombstones that its earlier passes have made
+/// superfluous.
+const MAX_PASSES: usize = 4;
+
+/// What an automatic compaction has come to.
+#[derive(Debug)]
+enum Step {
+    /// There is nothing to do.
+    Idle,
+    /// This much work was done, and there is more.
+    Working(u64),
+    Finished(u64),
+}
+
+/// Compaction, as the handles of a store share it.
+pub(crate) struct Compactor<D: Disk> {
+    /// One merge at a time.
+    work: Mutex<Work<D>>,
+    cancelled: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+/// What only the one who compacts may touch.
+pub(crate) struct Work<D: Disk> {
+    run: Option<Run<D>>,
+    /// Which segments hold what the retained tombstones of a segment hide.
+    hidden: HashMap<SegmentId, BTreeSet<SegmentId>>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    bytes_done: u64,
+}
+
+impl<D: Disk> Compactor<D> {
+    pub(crate) fn new() -> Compactor<D> {
+        Compactor {
+            work: Mutex::new(Work {
+                run: None,
+                hidden: HashMap::new(),
+                failures: 0,
+                retry_at: None,
+                bytes_done: 0,
+            }),
+            cancelled: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work<D>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the last merge failed, if it did.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.lock_failure().clone()
+    }
+
+    fn lock_failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the merge that is running, if any, as soon as it is at a point where it can.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl<D: Disk> Work<D> {
+    pub(crate) fn is_hiding(&self, id: SegmentId) -> bool {
+        self.hidden.contains_key(&id)
+    }
+
+    /// Notes that the tombstones of `id` hide something in these segments.
+    pub(crate) fn hide(&mut self, id: SegmentId, hidden_in: &[SegmentId]) {
+        self.hidden.insert(id, hidden_in.iter().copied().collect());
+    }
+
+    /// Notes that segments have been merged; gives those whose tombstones may go now.
+    pub(crate) fn free_hidden(&mut self, gone: &[SegmentId]) -> Vec<SegmentId> {
+        let is_free = |hidden_in: &BTreeSet<_>| gone.iter().any(|id| hidden_in.contains(id));
+        let free = self.hidden.iter().filter(|(_, hidden)| is_free(hidden));
+        let freed: Vec<_> = free.map(|(id, _)| *id).collect();
+        self.hidden
+            .retain(|id, _| !freed.contains(id) && !gone.contains(id));
+        freed
+    }
+
+    fn is_backing_off(&self) -> bool {
+        self.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    /// Compacts a little, here or on the background thread, if it is worth it.
+    pub(crate) fn compact_soon(&self) {
+        if !self.settings.auto_compaction {
+            return;
+        }
+        if self.settings.async_compaction {
+            self.background.want_compaction();
+            self.wait_for_compaction();
+        } else if !self.background.is_paused() {
+            self.compact_inline();
+        }
+    }
+
+    fn compact_inline(&self) {
+        let mut work = match self.compactor.work.try_lock() {
+            Ok(work) => work,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if self.compactor.cancelled.swap(false, Ordering::Relaxed) {
+            self.give_up(&mut work);
+            return;
+        }
+        let mut left = INLINE_WORK;
+        // A failure has nothing to do with the write that happened to come by. It is in the
+        // stats; if it is the disk, the next write will tell.
+        while let Ok(Step::Working(done) | Step::Finished(done)) = self.step(&mut work, left) {
+            left = left.saturating_sub(done);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Waits while writers are too far ahead of a compaction that is under way.
+    fn wait_for_compaction(&self) {
+        let is_overdue = || {
+            let now_ms = self.clock.now_ms();
+            let writer = self.lock_writer();
+            let usages = writer.log.usages().map(|(_, usage)| usage);
+            pick::is_overdue(usages, now_ms, self.settings.segment_size)
+        };
+        if is_overdue() {
+            self.background.wait_while_compacting(is_overdue);
+        }
+    }
+
+    /// Runs on the background thread: compacts until there is nothing to do. `None` when the
+    /// thread is to end.
+    pub(crate) fn compact_in_background(&self) -> Option<()> {
+        loop {
+            self.background.wait_while_paused()?;
+            let begun = Instant::now();
+            // Held for a step only, so that somebody who wants a full compaction can have it.
+            let step = {
+                let mut work = self.compactor.lock();
+                if self.compactor.cancelled.swap(false, Ordering::Relaxed) {
+                    self.give_up(&mut work);
+                    return Some(());
+                }
+                self.step(&mut work, self.step_work())
+            };
+            match step {
+                Ok(Step::Working(done) | Step::Finished(done)) => {
+                    self.background.note_progress();
+                    self.pace(begun, done)?;
+                }
+                // A failure is in the stats; the next rotation, or a while, brings the next try.
+                Ok(Step::Idle) | Err(_) => return Some(()),
+            }
+        }
+    }
+
+    fn step_work(&self) -> u64 {
+        match self.settings.compaction_budget {
+            // A step is short, so that the pauses between them are short, too.
+            Some(budget) => (budget.get() / 16).clamp(4096, STEP_WORK),
+            None => STEP_WORK,
+        }
+    }
+
+    /// Waits as long as the budget wants it after so much work.
+    fn pace(&self, begun: Instant, done: u64) -> Option<()> {
+        let Some(budget) = self.settings.compaction_budget else {
+            return Some(());
+        };
+        let due = Duration::from_micros(done.saturating_mul(1_000_000) / budget);
+        self.background.rest(due.saturating_sub(begun.elapsed()))
+    }
+
+    /// Goes on with the automatic compaction, beginning a merge if there is one worth it.
+    fn step(&self, work: &mut Work<D>, budget: u64) -> Result<Step> {
+        if work.is_backing_off() {
+            return Ok(Step::Idle);
+        }
+        let stepped = self.try_step(work, budget);
+        match &stepped {
+            Ok(Step::Finished(_)) => {
+                work.failures = 0;
+                *self.compactor.lock_failure() = None;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                work.run = None;
+                let wait = FIRST_BACK_OFF * 2_u32.saturating_pow(work.failures.min(6));
+                work.failures += 1;
+                work.retry_at = Some(Instant::now() + wait.min(MAX_BACK_OFF));
+                *self.compactor.lock_failure() = Some(error.clone());
+            }
+        }
+        stepped
+    }
+
+    fn try_step(&self, work: &mut Work<D>, budget: u64) -> Result<Step> {
+        self.check_poison()?;
+        if work.run.is_none() {
+            let Some(picked) = self.pick()? else {
+                return Ok(Step::Idle);
+            };
+            work.run = Some(self.begin_run(&picked));
+            work.bytes_done = 0;
+        }
+        let (done, report) = self.go_on(work, budget)?;
+        Ok(match report {
+            Some(_) => Step::Finished(done),
+            None => Step::Working(done),
+        })
+    }
+
+    /// Goes on with the merge that is under way; gives its report once it is finished.
+    fn go_on(&self, work: &mut Work<D>, budget: u64) -> Result<(u64, Option<CompactionReport>)> {
+        let Some(run) = &mut work.run else {
+            return Ok((0, None));
+        };
+        let done = self.advance_run(run, budget)?;
+        work.bytes_done += done;
+        let finished = run.is_done();
+        let progress = CompactionProgress {
+            segments: run.report.segments_merged,
+            bytes_before: run.report.bytes_before,
+            bytes_to_copy: run.bytes_to_copy,
+            bytes_done: work.bytes_done,
+            finished,
+        };
+        if let Some(tell) = &self.settings.compaction_progress {
+            tell(&progress);
+        }
+        if !finished {
+            return Ok((done, None));
+        }
+        let report = work.run.take().map(|run| self.settle_run(work, &run));
+        self.ensure_reserve();
+        Ok((done, report))
+    }
+
+    /// What automatic compaction is to merge next, if anything.
+    fn pick(&self) -> Result<Option<Vec<Slot>>> {
+        // Sealing the active segment is followed by another look; once is enough.
+        for _ in 0..2 {
+            let (segments, at) = self.figures();
+            match pick::pick(&segments, at) {
+                Pick::Nothing => return Ok(None),
+                Pick::Merge(picked) => return Ok(Some(picked)),
+                Pick::SealActive => self.seal_active()?,
+                Pick::NoRoom { needed } => {
+                    self.check_room_for_merge(needed)?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn figures(&self) -> (Vec<(Slot, Usage)>, Conditions) {
+        let at = Conditions {
+            now_ms: self.clock.now_ms(),
+            segment_size: self.settings.segment_size,
+            room: self.room_for_merge(),
+            is_full: self.reserve.was_full(),
+        };
+        let writer = self.lock_writer();
+        let usages = writer.log.usages().map(|(slot, usage)| (slot, *usage));
+        (usages.collect(), at)
+    }
+
+    /// Compacts everything there is to compact, now.
+    pub(crate) fn compact_all(&self) -> Result<CompactionReport> {
+        self.compact_now(pick::has_something_to_give)
+    }
+
+    /// Merges just these segments, sealed ones, whatever they have to give: for tests.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn compact_segments(&self, ids: &[SegmentId]) -> Result<CompactionReport> {
+        let begun = Instant::now();
+        let mut work = self.compactor.lock();
+        self.check_poison()?;
+        let mut total = CompactionReport::default();
+        self.finish_run(&mut work, &mut total)?;
+        let segments = self.figures().0.into_iter();
+        let picked: Vec<_> = segments
+            .filter(|(_, usage)| usage.sealed && ids.contains(&usage.id))
+            .map(|(slot, _)| slot)
+            .collect();
+        total = CompactionReport::default();
+        if !picked.is_empty() {
+            work.run = Some(self.begin_run(&picked));
+            self.finish_run(&mut work, &mut total)?;
+        }
+        total.elapsed = begun.elapsed();
+        Ok(total)
+    }
+
+    fn compact_now(&self, picks: impl Fn(&Usage, u64) -> bool) -> Result<CompactionReport> {
+        let begun = Instant::now();
+        let mut work = self.compactor.lock();
+        self.check_poison()?;
+        self.compactor.cancelled.store(false, Ordering::Relaxed);
+        let mut total = CompactionReport::default();
+        self.finish_run(&mut work, &mut total)?;
+        self.seal_active()?;
+        for pass in 0..MAX_PASSES {
+            let (mut segments, at) = self.figures();
+            // What the first pass could not drop, it may have freed itself. What came up
+            // meanwhile is left to the next compaction: writers may go on for ever.
+            segments.retain(|(_, usage)| {
+                let again = pass > 0 && usage.retained_bytes == 0;
+                usage.sealed && picks(usage, at.now_ms) && !again
+            });
+            let dropped = total.records_dropped;
+            self.compact_batches(&mut work, segments, at, &mut total)?;
+            let is_first = pass == 0;
+            if total.cancelled || (total.records_dropped == dropped && !is_first) {
+                break;
+            }
+        }
+        total.elapsed = begun.elapsed();
+        Ok(total)
+    }
+
+    /// Merges segments, oldest first, a batch at a time.
+    fn compact_batches(
+        &self,
+        work: &mut Work<D>,
+        mut segments: Vec<(Slot, Usage)>,
+        at: Conditions,
+        total: &mut CompactionReport,
+    ) -> Result<()> {
+        segments.retain(|(_, usage)| usage.sealed);
+        let base_of = {
+            let pin = self.collector.pin();
+            let base = |slot| self.table.get(&pin, slot).map(|s| s.header().base_seq);
+            let bases = segments.iter().map(|(slot, _)| (*slot, base(*slot)));
+            bases.collect::<HashMap<_, _>>()
+        };
+        segments.sort_by_key(|(slot, _)| base_of.get(slot).copied());
+        let (mut full, before) = (None, total.segments_merged);
+        for batch in pick::batches(&segments, at) {
+            work.run = Some(self.begin_run(&batch));
+            work.bytes_done = 0;
+            match self.finish_run(work, total) {
+                // Another one may make room.
+                Err(error @ Error::DiskFull { .. }) => full = Some(error),
+                finished => finished?,
+            }
+            if total.cancelled {
+                break;
+            }
+        }
+        match full {
+            // Those that were passed over have another chance.
+            Some(_) if total.segments_merged > before => {
+                let (mut again, at) = self.figures();
+                again.retain(|(_, usage)| segments.iter().any(|(_, other)| other.id == usage.id));
+                self.compact_batches(work, again, at, total)
+            }
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Finishes the merge that is under way, if any, unless it is cancelled.
+    fn finish_run(&self, work: &mut Work<D>, total: &mut CompactionReport) -> Result<()> {
+        while work.run.is_some() {
+            if self.compactor.is_cancelled() {
+                self.give_up(work);
+                total.cancelled = true;
+                return Ok(());
+            }
+            match self.go_on(work, STEP_WORK) {
+                Ok((_, Some(report))) => total.add(&report),
+                Ok((_, None)) => {}
+                Err(error) => {
+                    work.run = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the merge that is under way, or finishes it where it cannot be given up.
+    fn give_up(&self, work: &mut Work<D>) {
+        while work.run.as_ref().is_some_and(Run::is_committed) {
+            if self.go_on(work, STEP_WORK).is_err() {
+                break;
+            }
+        }
+        work.run = None;
+    }
+
+    /// Leaves no merge half done: the store is being closed.
+    pub(crate) fn end_compaction(&self) {
+        // Somebody else's full compaction is not waited for.
+        self.compactor.cancel();
+        let mut work = self.compactor.lock();
+        self.give_up(&mut work);
+        self.compactor.cancelled.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Segments that have been merged but are still read: their files go with their last reader.
+pub(crate) struct Leaving<D: Disk> {
+    segments: Mutex<Vec<(Weak<Segment<D>>, u64)>>,
+}
+
+impl<D: Disk> Leaving<D> {
+    pub(crate) fn new() -> Leaving<D> {
+        Leaving {
+            segments: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn add(&self, segment: &std::sync::Arc<Segment<D>>, data_len: u64) {
+        let segment = std::sync::Arc::downgrade(segment);
+        let mut segments = self.lock();
+        segments.retain(|(segment, _)| segment.strong_count() > 0);
+        segments.push((segment, data_len));
+    }
+
+    /// How many bytes their files have.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut segments = self.lock();
+        segments.retain(|(segment, _)| segment.strong_count() > 0);
+        segments.iter().map(|(_, data_len)| data_len).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Weak<Segment<D>>, u64)>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

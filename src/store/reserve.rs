@@ -1,0 +1,100 @@
+//! Room for when the disk is full: a file that is given back so that deletes and compaction, which
+//! make room, still work when ordinary writes no longer do.
+//!
+//! It holds a sixteenth of a segment. Whoever finds the disk full for lack of it gives it back;
+//! it is made again after the next rotation or merge that finds room.
+
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::engine::Engine;
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{Error, Result};
+use crate::format::names;
+
+/// The reserve is one part in so many of a segment.
+const PART_OF_SEGMENT: u64 = 16;
+
+/// A reserve of less than this, of segments that only tests have, is not worth a file.
+const MIN_LEN: u64 = 4096;
+
+/// Whether there is a reserve, and whether the disk was full when somebody last asked it for room.
+#[derive(Default)]
+pub(crate) struct Reserve {
+    is_there: AtomicBool,
+    was_full: AtomicBool,
+}
+
+impl Reserve {
+    /// Notes that the disk was full, or that there was room again.
+    pub(crate) fn note_full(&self, full: bool) {
+        self.was_full.store(full, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_full(&self) -> bool {
+        self.was_full.load(Ordering::Relaxed)
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    fn reserve_len(&self) -> u64 {
+        self.settings.segment_size / PART_OF_SEGMENT
+    }
+
+    /// Makes the reserve if it is not there and the disk has room for it and more.
+    pub(crate) fn ensure_reserve(&self) {
+        let len = self.reserve_len();
+        if len < MIN_LEN || self.reserve.is_there.load(Ordering::Relaxed) {
+            return;
+        }
+        let path = self.settings.dir.join(names::RESERVE);
+        let made = match self.disk.open(&path, OpenMode::CreateNew) {
+            Ok(file) => file.preallocate(len),
+            // An earlier process left it.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(e),
+        };
+        if made.is_ok() {
+            self.reserve.is_there.store(true, Ordering::Relaxed);
+        } else {
+            let _ = self.disk.unlink(&path);
+        }
+    }
+
+    /// Gives the reserve back to the disk; `false` if there is none.
+    pub(crate) fn release_reserve(&self) -> bool {
+        let path = self.settings.dir.join(names::RESERVE);
+        let released = self.disk.unlink(&path).is_ok();
+        self.reserve.is_there.store(false, Ordering::Relaxed);
+        released
+    }
+
+    /// How many bytes a merge may write.
+    pub(crate) fn room_for_merge(&self) -> u64 {
+        let reserve = if self.reserve.is_there.load(Ordering::Relaxed) {
+            self.reserve_len()
+        } else {
+            0
+        };
+        // Who cannot be asked is tried.
+        let available = self.disk.available_space(&self.settings.dir);
+        available.unwrap_or(u64::MAX).saturating_add(reserve)
+    }
+
+    /// Fails, before anything is written, if the disk has no room for outputs of `len` bytes and
+    /// their hint files. Gives the reserve back if that is what it takes.
+    pub(crate) fn check_room_for_merge(&self, len: u64) -> Result<()> {
+        let needed = len + len / 8;
+        let has_room = || {
+            // Who cannot be asked is tried.
+            let available = self.disk.available_space(&self.settings.dir);
+            available.map_or(true, |available| available >= needed)
+        };
+        if has_room() || (self.release_reserve() && has_room()) {
+            return Ok(());
+        }
+        let reason = format!("compaction needs {needed} bytes of room for a while");
+        let full = std::io::Error::new(ErrorKind::StorageFull, reason);
+        Err(Error::io("make room in", &self.settings.dir, full))
+    }
+}
