@@ -161,6 +161,16 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Compacts, here, because the disk is full; tells whether that has given anything back.
+    pub(crate) fn compact_on_full_disk(&self) -> bool {
+        if !self.settings.auto_compaction || self.background.is_paused() {
+            return false;
+        }
+        let before = self.counters.merges();
+        self.compact_inline();
+        self.counters.merges() > before
+    }
+
     /// Waits while writers are too far ahead of a compaction that is under way.
     fn wait_for_compaction(&self) {
         let is_overdue = || {

@@ -44,7 +44,9 @@ impl<D: Disk> Engine<D> {
     /// Makes the reserve if it is not there and the disk has room for it and more.
     pub(crate) fn ensure_reserve(&self) {
         let len = self.reserve_len();
-        if len < MIN_LEN || self.reserve.is_there.load(Ordering::Relaxed) {
+        let is_there = self.reserve.is_there.load(Ordering::Relaxed);
+        // A disk that was full until now is left alone until a segment has found room there.
+        if len < MIN_LEN || is_there || self.reserve.was_full() {
             return;
         }
         let path = self.settings.dir.join(names::RESERVE);

@@ -240,40 +240,36 @@ impl<D: Disk> Engine<D> {
                 return Ok(writer);
             }
             drop(writer);
-            let made = self.make_room(room);
-            let was_full = matches!(made, Err(Error::DiskFull { .. }));
-            self.reserve.note_full(was_full);
-            if was_full {
-                // It may make room for the next one.
-                self.compact_soon();
-            } else {
-                self.ensure_reserve();
+            match self.make_room(room) {
+                // Once more, but only if compaction has made room.
+                Err(Error::DiskFull { .. }) if self.compact_on_full_disk() => {}
+                made => made?,
             }
-            made?;
+            self.ensure_reserve();
         }
     }
 
+    /// Makes room for a write in the active segment, or in a new one.
     fn make_room(&self, room: Room) -> Result<()> {
-        let lead = self.turn.lead();
+        let _lead = self.turn.lead();
         let mut writer = self.lock_writer();
-        if !writer.log.has_room(room) {
-            self.check_poison()?;
-            writer.changing = true;
-            let now_ms = self.clock.now_ms();
-            let mut made = writer.log.make_room(room, now_ms);
-            let is_full = matches!(&made, Err(LogError::Unchanged(Error::DiskFull { .. })));
-            // Deletes are what makes room: they may have what is kept back for them.
-            if is_full && room.is_for_deletes && self.release_reserve() {
-                made = writer.log.make_small_room(room, now_ms);
-            }
-            writer.changing = false;
-            made.map_err(|error| self.log_failed(&mut writer, error))?;
-            // Sealing has made everything before durable.
-            self.publish_all(&mut writer)?;
+        if writer.log.has_room(room) {
+            return Ok(());
         }
-        drop(writer);
-        drop(lead);
-        Ok(())
+        self.check_poison()?;
+        writer.changing = true;
+        let now_ms = self.clock.now_ms();
+        let mut made = writer.log.make_room(room, now_ms);
+        let is_full = matches!(&made, Err(LogError::Unchanged(Error::DiskFull { .. })));
+        self.reserve.note_full(is_full);
+        // Deletes are what makes room: they may have what is kept back for them.
+        if is_full && room.is_for_deletes && self.release_reserve() {
+            made = writer.log.make_small_room(room, now_ms);
+        }
+        writer.changing = false;
+        made.map_err(|error| self.log_failed(&mut writer, error))?;
+        // Sealing has made everything before durable.
+        self.publish_all(&mut writer)
     }
 
     fn append_one(
