@@ -2,13 +2,15 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+pub(crate) mod hooked;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crabkv::disk::{Disk, SimDisk};
-use crabkv::{CrabKvBuilder, Result, Store, Verify, WriteBatch};
+use crabkv::{CrabKvBuilder, Result, SegmentId, Store, Verify, WriteBatch};
 
 /// SplitMix64: the same numbers in every run from one printed seed.
 pub(crate) struct Rng(pub(crate) u64);
@@ -261,4 +263,32 @@ pub(crate) fn in_two_threads(count: u64, work: impl Fn(u64) + Sync) {
 pub(crate) fn is_kind(name: &str, kind: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(_, extension)| extension == kind)
+}
+
+/// The sealed segments, in the order of their ids.
+pub(crate) fn sealed<D: Disk>(store: &Store<D>) -> Vec<SegmentId> {
+    let segments = store.stats().segments.into_iter();
+    segments
+        .filter(|segment| segment.sealed)
+        .map(|segment| segment.id)
+        .collect()
+}
+
+/// Seals the active segment, if there is anything in it, and merges nothing.
+pub(crate) fn seal<D: Disk>(store: &Store<D>) {
+    let report = store.compact_segments(&[]).unwrap();
+    assert_eq!(report.segments_merged, 0);
+    // The active segment has its header and no record.
+    let mut segments = store.stats().segments.into_iter();
+    assert!(segments.all(|segment| segment.sealed || segment.data_bytes == 64));
+}
+
+/// Removes the hint files of a store that nobody has open, or those among them that are chosen.
+pub(crate) fn remove_hints(disk: &SimDisk, mut chosen: impl FnMut() -> bool) {
+    let dir = std::path::Path::new("/db");
+    for (name, _) in disk.files(dir) {
+        if is_kind(&name, "hint") && chosen() {
+            disk.remove_raw(&dir.join(name));
+        }
+    }
 }
