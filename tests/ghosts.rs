@@ -675,7 +675,9 @@ fn a_delete_at_any_step_of_a_merge_wins_over_the_merged_copy_basho_148() {
     };
     let (steps, ..) = run(u64::MAX, u64::MAX);
     assert!(steps > 6, "{steps}");
-    for (begin, at) in (0..steps).flat_map(|at| (0..=at).map(move |begin| (begin, at))) {
+    let pairs = (0..steps).flat_map(|at| (0..=at).map(move |begin| (begin, at)));
+    // A third of them each, so that all steps have their turn in a short time.
+    for (begin, at) in pairs.filter(|(begin, at)| (begin + at) % 3 == 0) {
         let (_, disk, store) = run(begin, at);
         assert!(store.get(KEY).unwrap().is_none());
         let copies = holding(&disk, VALUE.as_bytes());

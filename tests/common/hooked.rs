@@ -183,12 +183,12 @@ pub(crate) fn merge_step_by_step(
     ids: &[SegmentId],
     step: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<u64> {
-    let merger = thread::current().id();
+    let this_thread = thread::current().id();
     let steps = Arc::new(AtomicU64::new(0));
     let is_committing = AtomicBool::new(false);
     let counted = Arc::clone(&steps);
     disk.set_hook(move |_, path| {
-        if thread::current().id() != merger {
+        if thread::current().id() != this_thread {
             return;
         }
         if path.to_string_lossy().contains("MANIFEST") {
