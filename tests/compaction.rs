@@ -840,3 +840,40 @@ fn under_overwrites_a_store_that_compacts_in_the_background_becomes_small() {
     drop(store);
     holds_round(&Store::open(dir.path()).unwrap(), 19);
 }
+
+/// Nothing is ever overwritten or deleted here: all that becomes stale does so by the clock.
+#[test]
+fn where_every_key_expires_space_stays_bounded_though_nobody_compacts() {
+    const SEGMENT: u64 = 128 << 10;
+    const VALUE_LEN: usize = 1000;
+    // Header, expiry, key and value.
+    const RECORD_LEN: u64 = 16 + 8 + 8 + VALUE_LEN as u64;
+    for (shortest_ms, longest_ms) in [(2000, 2000), (500, 2500)] {
+        let disk = SimDisk::new(1);
+        let store = sim_builder(SEGMENT).build_store_on(disk.clone()).unwrap();
+        let mut rng = Rng(2);
+        let (mut most_bytes, mut most_keys) = (0, 0);
+        // One write in each millisecond: so many of them can be seen at a time.
+        let window = longest_ms;
+        for number in 0..800_u64 {
+            let mut batch = WriteBatch::new();
+            for key in number * 25..(number + 1) * 25 {
+                let ttl_ms = shortest_ms + rng.below(longest_ms - shortest_ms + 1);
+                let ttl = Duration::from_millis(ttl_ms);
+                batch
+                    .put_with_ttl(key.to_le_bytes(), [7; VALUE_LEN], ttl)
+                    .unwrap();
+            }
+            store.write(&batch).unwrap();
+            disk.advance(25);
+            let stats = store.stats();
+            most_bytes = most_bytes.max(stats.data_bytes);
+            most_keys = most_keys.max(stats.keys);
+        }
+        println!("{most_bytes} bytes and {most_keys} keys at most, of 20,000 written");
+        let bound = 2 * window * RECORD_LEN + 2 * SEGMENT + MIB;
+        assert!(most_bytes <= bound, "{most_bytes} bytes, more than {bound}");
+        let bound = bound / RECORD_LEN;
+        assert!(most_keys <= bound, "{most_keys} keys, more than {bound}");
+    }
+}
