@@ -335,6 +335,7 @@ impl<D: Disk> Engine<D> {
         self.check_poison()?;
         let mut total = CompactionReport::default();
         self.finish_run(&mut work, &mut total)?;
+        self.seal_active()?;
         let segments = self.figures().0.into_iter();
         let picked: Vec<_> = segments
             .filter(|(_, usage)| usage.sealed && ids.contains(&usage.id))
