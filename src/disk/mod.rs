@@ -16,7 +16,7 @@ mod region;
 mod sim;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use os::{OsDisk, OsFile, OsLock};
 pub(crate) use region::AppendBuffer;
@@ -84,6 +84,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     ///
     /// Whatever the system says where it cannot: another file system, or one without hard links.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// The path by which a directory is told from others: absolute, without symbolic links. What
+    /// does not exist of it yet is taken as it is.
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf>;
     /// How many more bytes the file system that `dir` is on has room for, for this user.
     fn available_space(&self, dir: &Path) -> io::Result<u64>;
     /// Removes a file's name. On Windows this fails while the file is mapped.

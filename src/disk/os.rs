@@ -10,7 +10,7 @@ mod windows;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, process};
@@ -92,6 +92,18 @@ impl Disk for OsDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
+    }
+
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        match fs::canonicalize(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let parent = parent_of(dir);
+        match dir.file_name() {
+            Some(name) if parent != dir => Ok(self.canonical(parent)?.join(name)),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
     }
 
     fn available_space(&self, dir: &Path) -> io::Result<u64> {

@@ -100,6 +100,10 @@ impl Disk for HookedDisk {
         self.sim.hard_link(from, to)
     }
 
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        self.sim.canonical(dir)
+    }
+
     fn available_space(&self, dir: &Path) -> io::Result<u64> {
         self.sim.available_space(dir)
     }

@@ -227,6 +227,7 @@ impl State {
             clock_ms: self.clock_ms,
             random: self.random.clone(),
             capacity: self.capacity,
+            refuses_hard_links: self.refuses_hard_links,
         }
     }
 

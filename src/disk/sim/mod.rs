@@ -37,7 +37,7 @@ mod tests;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::directory::{DirId, DirOp, Directory, Target};
@@ -142,6 +142,12 @@ impl SimDisk {
         self.state().capacity = bytes;
     }
 
+    /// Whether a file can have a second name; otherwise the disk refuses as if it were on another
+    /// file system.
+    pub fn set_hard_links(&self, possible: bool) {
+        self.state().refuses_hard_links = !possible;
+    }
+
     /// How many bytes the files have together, as the capacity counts them.
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
@@ -237,6 +243,9 @@ impl Disk for SimDisk {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.faults.change()?;
+        if state.refuses_hard_links {
+            return Err(ErrorKind::CrossesDevices.into());
+        }
         let target = Target::File(state.file_at(from)?);
         let (dir, name) = state.split(to)?;
         if state.directories[dir.0].volatile.contains_key(&name) {
@@ -244,6 +253,11 @@ impl Disk for SimDisk {
         }
         state.change_dir(dir, DirOp::Link { name, target });
         Ok(())
+    }
+
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        self.state().faults.alive()?;
+        Ok(Path::new("/").join(components(dir).join("/")))
     }
 
     fn available_space(&self, dir: &Path) -> io::Result<u64> {

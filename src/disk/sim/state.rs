@@ -30,6 +30,7 @@ pub(super) struct State {
     pub(super) clock_ms: u64,
     pub(super) random: Rng,
     pub(super) capacity: Option<u64>,
+    pub(super) refuses_hard_links: bool,
 }
 
 pub(super) fn lock_state(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -50,6 +51,7 @@ impl State {
             clock_ms: FIRST_CLOCK_MS,
             random: Rng::new(seed),
             capacity: None,
+            refuses_hard_links: false,
         }
     }
 
