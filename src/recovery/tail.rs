@@ -203,19 +203,13 @@ impl<D: Disk> Source<'_, D> {
             salt: self.disk.random_u64(),
             ..found.header
         };
-        let (data, proven) = (&found.bytes[..found.scan.end as usize], found.proven);
-        let capacity = HEADER_LEN + data.len() - proven as usize + FOOTER_LEN;
-        let mut writer = SegmentWriter::create(self.disk, self.dir, header, capacity)?;
-        let mut is_complete = true;
-        let copy = |_, record: Record<'_>| {
-            let delta = (record.seq(header.base_seq).0 - header.base_seq.0) as u32;
-            is_complete &= writer.append_copy(record.bytes(), delta).is_some();
-        };
-        scanner::scan(data, &found.header, proven, Check::Sealed, copy);
-        if !is_complete {
-            let what = "room for a torn tail";
-            return Err(Error::Exhausted { what });
-        }
+        let data = &found.bytes[..found.scan.end as usize];
+        let mut writer = SegmentWriter::create_copy(
+            self.disk,
+            self.dir,
+            header,
+            (&found.header, data, found.proven),
+        )?;
         let (summary, footer) = writer.seal(self.hasher)?;
         // Without its hint file a segment only takes longer to open.
         let _ = write_hint(self.disk, self.dir, &header, &summary, &footer);

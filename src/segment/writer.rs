@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use super::hint::Summary;
 use super::reader::{ReadMode, Segment};
-use super::scanner::Check;
+use super::scanner::{self, Check};
 use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode, Region};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, FRAME_OVERHEAD};
 use crate::format::hint::{self, HintOwner};
-use crate::format::record::{self, RecordFields, SyncedDistance};
+use crate::format::record::{self, Record, RecordFields, SyncedDistance};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{KeyHasher, names};
 
@@ -102,6 +102,33 @@ impl<D: Disk> SegmentWriter<D> {
         }
     }
 
+    /// Makes a segment of the sound records that another one, of this header and these bytes, has
+    /// from an offset on, batch frames taken apart: they were durable. Their sequence numbers are
+    /// counted from the same base. It is still to be sealed.
+    pub(crate) fn create_copy(
+        disk: &D,
+        dir: &Path,
+        header: SegmentHeader,
+        (other, bytes, from): (&SegmentHeader, &[u8], u64),
+    ) -> Result<SegmentWriter<D>> {
+        let capacity = HEADER_LEN + bytes.len() - from as usize + FOOTER_LEN;
+        let mut writer = SegmentWriter::create(disk, dir, header, capacity)?;
+        let mut is_complete = true;
+        let copy = |_, record: Record<'_>| {
+            let delta = (record.seq(header.base_seq).0 - header.base_seq.0) as u32;
+            is_complete &= writer.append_copy(record.bytes(), delta).is_some();
+        };
+        scanner::scan(bytes, other, from, Check::Sealed, copy);
+        if is_complete {
+            Ok(writer)
+        } else {
+            // Not reached: the copies take no more room than the records.
+            Err(Error::Exhausted {
+                what: "room for a copy of records",
+            })
+        }
+    }
+
     /// Continues a segment that was closed in good order: `data` is all of it.
     pub(crate) fn resume(
         disk: &D,
@@ -160,6 +187,11 @@ impl<D: Disk> SegmentWriter<D> {
     /// Whether everything is on the disk.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced == self.appended()
+    }
+
+    /// How far the segment is durable.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced
     }
 
     /// Whether `len` more bytes fit, the footer still to come.
