@@ -78,6 +78,15 @@ pub enum Error {
         /// Why it does not belong here.
         reason: String,
     },
+    /// The directory cannot be what it is asked to be: the target of a checkpoint or a restore,
+    /// the checkpoint to restore, or a store, if one of the former was interrupted there. Nothing
+    /// was changed.
+    Checkpoint {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// There is no store here, and none may be made.
     NotFound {
         /// The data directory.
@@ -288,6 +297,7 @@ impl fmt::Display for Error {
                  directory",
                 path.display()
             ),
+            Error::Checkpoint { dir, reason } => write!(f, "{}: {reason}", dir.display()),
             Error::NotFound { dir } => {
                 write!(
                     f,
@@ -382,6 +392,7 @@ impl From<Error> for io::Error {
                 io::ErrorKind::Unsupported
             }
             Error::ForeignFile { .. }
+            | Error::Checkpoint { .. }
             | Error::Poisoned { .. }
             | Error::Panicked
             | Error::Conflict { .. }

@@ -37,6 +37,7 @@
 //! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |
 //! | where every byte is, and why it is still there | [`Stats`], [`Store::explain_compaction`] |
 //! | giving space back: by itself, on a thread, now | [`CrabKvBuilder::async_compaction`], [`Store::compact`] |
+//! | a copy while writing goes on, and the way back | [`Store::checkpoint`], [`restore`](restore()) |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
 //! # Features
@@ -53,6 +54,7 @@
 //! `docs/FORMAT.md` has the files byte by byte, `docs/RELIABILITY.md` the promises with their
 //! assumptions and tests, `docs/ARCHITECTURE.md` the map of the code.
 
+mod checkpoint;
 mod compaction;
 mod crabkv;
 pub mod disk;
@@ -69,6 +71,7 @@ mod segment;
 mod store;
 mod sync;
 
+pub use checkpoint::{CheckpointReport, RestoreReport, restore, restore_on};
 pub use compaction::{CompactionProgress, CompactionReport};
 pub use crabkv::CrabKv;
 pub use error::{Error, Result};

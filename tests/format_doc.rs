@@ -159,3 +159,22 @@ fn the_documents_space_figures_are_those_of_the_code() {
         assert!(documented.ends_with(&format!("| {taken} |")), "{taken}");
     }
 }
+
+#[test]
+fn the_documents_checkpoint_file_is_what_the_code_writes() {
+    let disk = SimDisk::new(1);
+    disk.set_clock(NOW_MS);
+    let store = Store::builder("/data")
+        .segment_size(256)
+        .build_store_on(disk.clone())
+        .unwrap();
+    store.put("hello", "world").unwrap();
+    store.delete("hello").unwrap();
+    store.close().unwrap();
+    store.checkpoint("/copy").unwrap();
+    let bytes = disk.read_raw(Path::new("/copy/CHECKPOINT")).unwrap();
+    compare("CHECKPOINT", &bytes);
+    let manifest = disk.read_raw(Path::new("/copy/MANIFEST")).unwrap();
+    assert_eq!(bytes[52..56], manifest[manifest.len() - 4..]);
+    assert_eq!(bytes[40..48], manifest[48..56]);
+}

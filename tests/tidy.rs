@@ -22,6 +22,7 @@ const ROOMS: &[&str] = &[
     "log",
     "recovery",
     "compaction",
+    "checkpoint",
     "store",
     "crabkv",
     "fuzzing",

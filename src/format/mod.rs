@@ -12,6 +12,7 @@
 //! 5. A length is checked against the bytes that are there before it is used.
 
 pub(crate) mod batch;
+pub(crate) mod checkpoint;
 pub(crate) mod hash;
 pub(crate) mod hint;
 pub(crate) mod manifest;

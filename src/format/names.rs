@@ -8,6 +8,10 @@ pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The next manifest, before it is renamed to [`MANIFEST`].
 pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
+/// What makes the directory a checkpoint.
+pub(crate) const CHECKPOINT: &str = "CHECKPOINT";
+/// A file on its way into a checkpoint, before it is renamed.
+pub(crate) const CHECKPOINT_TMP: &str = "CHECKPOINT.tmp";
 
 /// Room kept back for a full disk.
 pub(crate) const RESERVE: &str = "RESERVE";
@@ -22,6 +26,8 @@ pub(crate) enum FileName {
     Manifest,
     ManifestTmp,
     Reserve,
+    Checkpoint,
+    CheckpointTmp,
     Segment(SegmentId),
     Hint(SegmentId),
     /// The bytes that recovery cut off a torn tail.
@@ -49,6 +55,8 @@ pub(crate) fn parse(name: &str) -> FileName {
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
         RESERVE => return FileName::Reserve,
+        CHECKPOINT => return FileName::Checkpoint,
+        CHECKPOINT_TMP => return FileName::CheckpointTmp,
         _ => {}
     }
     let Some((stem, extension)) = name.split_once('.') else {

@@ -12,6 +12,7 @@
 //!    so what a power cut takes is a suffix, never a hole.
 
 mod accounting;
+pub(crate) mod checkpoint_file;
 pub(crate) mod manifest_file;
 mod rotation;
 mod table;
@@ -312,6 +313,11 @@ impl<D: Disk> Log<D> {
         if let Some(active) = &mut self.active {
             active.writer.note_synced(job);
         }
+    }
+
+    /// Up to where the active segment is durable.
+    pub(crate) fn durable_end(&self) -> Option<u64> {
+        Some(self.active.as_ref()?.writer.synced())
     }
 
     /// Writes what was appended into the file, without syncing it.

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use crate::disk::{Disk, DiskFile, LockError, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, LockError, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
 use crate::format::segment::{HEADER_LEN, SegmentHeader};
 use crate::format::{Invalid, SegmentId};
-use crate::log::manifest_file;
+use crate::log::{checkpoint_file, manifest_file};
 use crate::segment::scanner::{self, Check};
 
 /// The files in the directory that are not segments of the manifest.
@@ -51,15 +51,7 @@ pub(crate) fn enter<D: Disk>(
         disk.create_dir(dir)
             .map_err(|e| Error::io("create", dir, e))?;
     }
-    let lock_path = dir.join(names::LOCK);
-    let holder = format!("process {}", std::process::id());
-    let lock = disk.lock(&lock_path, &holder).map_err(|e| match e {
-        LockError::Held { holder } => Error::Locked {
-            dir: dir.to_path_buf(),
-            holder,
-        },
-        LockError::Io(e) => Error::io("lock", &lock_path, e),
-    })?;
+    let lock = lock(disk, dir)?;
     // Again, since it may have changed before the lock was taken.
     let manifest = manifest_file::read(disk, dir)?;
     if manifest.is_none() {
@@ -68,14 +60,35 @@ pub(crate) fn enter<D: Disk>(
     Ok((lock, manifest))
 }
 
+/// Takes the directory's lock, without waiting.
+pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock> {
+    let path = dir.join(names::LOCK);
+    let holder = format!("process {}", std::process::id());
+    disk.lock(&path, &holder).map_err(|e| match e {
+        LockError::Held { holder } => Error::Locked {
+            dir: dir.to_path_buf(),
+            holder,
+        },
+        LockError::Io(e) => Error::io("lock", &path, e),
+    })
+}
+
 /// Checks that a directory without a manifest holds nothing, so that a store can be made in it.
 /// If none may be made, it does not matter what else is there.
 fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
+    let is_mark = |entry: &DirEntry| names::parse(&entry.name) == FileName::Checkpoint;
+    if entries.iter().any(is_mark) && manifest_file::read(disk, dir)?.is_none() {
+        return Err(unfinished_checkpoint(dir));
+    }
     for entry in &entries {
         let path = dir.join(&entry.name);
         match names::parse(&entry.name) {
-            FileName::Lock | FileName::ManifestTmp | FileName::Reserve => {}
+            FileName::Lock
+            | FileName::ManifestTmp
+            | FileName::Reserve
+            | FileName::Checkpoint
+            | FileName::CheckpointTmp => {}
             FileName::Segment(_) | FileName::Hint(_) | FileName::Torn(_) => {
                 let reason = "there are segments, but the manifest is missing";
                 return Err(Error::corrupt(&dir.join(names::MANIFEST), 0, reason));
@@ -98,8 +111,18 @@ fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     }
 }
 
+/// The error for a directory that a checkpoint or restore was interrupted in.
+pub(crate) fn unfinished_checkpoint(dir: &Path) -> Error {
+    let reason = "a checkpoint or restore into it was not finished; run that again, or remove the \
+                  directory";
+    Error::Checkpoint {
+        dir: dir.to_path_buf(),
+        reason: reason.to_owned(),
+    }
+}
+
 /// Names that file systems and desktops put into every directory.
-fn is_harmless(name: &str) -> bool {
+pub(crate) fn is_harmless(name: &str) -> bool {
     name.starts_with('.') || name == "lost+found"
 }
 
@@ -124,7 +147,7 @@ pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> R
                 leftovers.orphans.push(entry.name);
             }
             FileName::Hint(id) if !named(id) => leftovers.orphans.push(entry.name),
-            FileName::ManifestTmp => leftovers.orphans.push(entry.name),
+            FileName::ManifestTmp | FileName::CheckpointTmp => leftovers.orphans.push(entry.name),
             FileName::Foreign => leftovers.foreign.push(entry.name),
             _ => {}
         }
@@ -135,7 +158,8 @@ pub(crate) fn leftovers<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> R
 }
 
 /// An orphan is the output of a merge or a rotation that was interrupted, or the input of one that
-/// was not: it holds nothing that was written after the manifest.
+/// was not: it holds nothing that was written after the manifest. But in a checkpoint that nobody
+/// has written to, it can be what the next checkpoint was about to bring.
 fn check_orphan<D: Disk>(disk: &D, dir: &Path, name: &str, manifest: &Manifest) -> Result<()> {
     let path = dir.join(name);
     let read = || {
@@ -156,7 +180,7 @@ fn check_orphan<D: Disk>(disk: &D, dir: &Path, name: &str, manifest: &Manifest) 
             scanner::scan(&bytes, &header, from, Check::Sealed, |_, record| {
                 is_newer |= record.seq(header.base_seq) >= manifest.next_seq;
             });
-            if is_newer {
+            if is_newer && !checkpoint_file::is_untouched(disk, dir, manifest) {
                 let reason = format!("it is older than {name}, which was written to after it");
                 return Err(Error::corrupt(&dir.join(names::MANIFEST), 0, reason));
             }

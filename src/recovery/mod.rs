@@ -3,7 +3,7 @@
 //! Everything that is read comes before anything that is changed: a store that cannot be opened
 //! is left as it was. Recovery may itself be interrupted at any point, and started again.
 
-mod directory;
+pub(crate) mod directory;
 mod load;
 mod report;
 mod sealed;

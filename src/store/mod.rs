@@ -14,6 +14,7 @@ mod background;
 mod batch;
 mod builder;
 mod cache;
+mod checkpoint;
 mod clock;
 mod commit;
 mod compact;
