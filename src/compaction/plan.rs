@@ -14,8 +14,9 @@ use super::merge::Surroundings;
 use crate::disk::{Disk, Region};
 use crate::error::Result;
 use crate::format::hint::{Hint, HintEntry};
+use crate::format::manifest::History;
 use crate::format::record::Record;
-use crate::format::{ALIGNMENT, KeyHash, SegmentId, SeqNo};
+use crate::format::{ALIGNMENT, KeyHash, SegmentId};
 use crate::index::Location;
 use crate::log::Slot;
 use crate::segment::Segment;
@@ -50,18 +51,15 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dropped {
     pub(crate) records: u64,
-    /// Above the sequence numbers of all dropped records.
-    pub(crate) below: SeqNo,
-    /// Above those of dropped tombstones and expired puts, which nothing newer replaces.
-    pub(crate) deletions_below: SeqNo,
+    /// What the history of changes loses with them.
+    pub(crate) history: History,
 }
 
 impl Default for Dropped {
     fn default() -> Dropped {
         Dropped {
             records: 0,
-            below: SeqNo(0),
-            deletions_below: SeqNo(0),
+            history: History::WHOLE,
         }
     }
 }
@@ -69,8 +67,7 @@ impl Default for Dropped {
 impl Dropped {
     pub(crate) fn add(&mut self, other: &Dropped) {
         self.records += other.records;
-        self.below = self.below.max(other.below);
-        self.deletions_below = self.deletions_below.max(other.deletions_below);
+        self.history.note_all(other.history);
     }
 }
 
@@ -153,12 +150,13 @@ impl Plan {
                 self.keep(entry, len);
                 if is_expired {
                     self.expired.insert(entry.offset);
+                    self.dropped.history.note_dropped(entry.seq);
                 }
             } else {
                 self.drop_record(entry);
+                // A tombstone whose key was put again nobody misses: the newer record is there.
                 if !around.is_replaced(entry.hash, segment, location) {
-                    let below = &mut self.dropped.deletions_below;
-                    *below = (*below).max(entry.seq.next());
+                    self.dropped.history.note_deletion_dropped(entry.seq);
                 }
             }
         } else {
@@ -175,7 +173,7 @@ impl Plan {
 
     fn drop_record(&mut self, entry: &HintEntry) {
         self.dropped.records += 1;
-        self.dropped.below = self.dropped.below.max(entry.seq.next());
+        self.dropped.history.note_dropped(entry.seq);
     }
 }
 

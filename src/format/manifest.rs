@@ -9,6 +9,11 @@ const HEADER_LEN: usize = 8 + 4 + 4 + 16 + 8 + 1 + 7 + 8 + 8 + 8 + 8 + 4 + 4;
 /// Id 8, data length 8, state 1, reserved 7.
 const ENTRY_LEN: usize = 8 + 8 + 1 + 7;
 const CHECKSUM_LEN: usize = 4;
+/// The two marks of the history, between header and entries, where [`HAS_HISTORY`] says so.
+const HISTORY_LEN: usize = 8 + 8;
+
+/// The manifest says what compaction has dropped from the history of changes.
+const HAS_HISTORY: u32 = 1;
 
 /// What the manifest knows of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,50 @@ pub(crate) enum SegmentState {
     },
 }
 
+/// How far back the log tells what has happened: what compaction has dropped lies below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct History {
+    /// Every record with this sequence number or a higher one is in the log as it was written.
+    pub(crate) complete_from: SeqNo,
+    /// Of every key, the newest record is in the log if it has this sequence number or a higher
+    /// one; as a tombstone, if it has expired.
+    pub(crate) deletions_from: SeqNo,
+}
+
+impl History {
+    /// Nothing has been dropped.
+    pub(crate) const WHOLE: History = History {
+        complete_from: SeqNo(0),
+        deletions_from: SeqNo(0),
+    };
+
+    /// Nobody knows what has been dropped, but all of it was below `next_seq`.
+    pub(crate) fn unknown_below(next_seq: SeqNo) -> History {
+        History {
+            complete_from: next_seq,
+            deletions_from: next_seq,
+        }
+    }
+
+    /// Notes that a record is no longer in the log, or not as it was written.
+    pub(crate) fn note_dropped(&mut self, seq: SeqNo) {
+        self.complete_from = self.complete_from.max(seq.next());
+    }
+
+    /// Notes that a key's newest record, one that says that the key is gone, is no longer in the
+    /// log.
+    pub(crate) fn note_deletion_dropped(&mut self, seq: SeqNo) {
+        self.note_dropped(seq);
+        self.deletions_from = self.deletions_from.max(seq.next());
+    }
+
+    /// Notes everything that `other` has noted.
+    pub(crate) fn note_all(&mut self, other: History) {
+        self.complete_from = self.complete_from.max(other.complete_from);
+        self.deletions_from = self.deletions_from.max(other.deletions_from);
+    }
+}
+
 /// The whole state of a store, apart from its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -40,17 +89,20 @@ pub(crate) struct Manifest {
     pub(crate) next_seq: SeqNo,
     /// The latest time the store has seen: its clock never goes back behind this.
     pub(crate) clock_ms: u64,
+    /// `None` where a program that did not keep it wrote the manifest.
+    pub(crate) history: Option<History>,
     /// In ascending order of their ids.
     pub(crate) segments: Vec<(SegmentId, SegmentState)>,
 }
 
 impl Manifest {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let len = HEADER_LEN + self.segments.len() * ENTRY_LEN + CHECKSUM_LEN;
+        let len = HEADER_LEN + HISTORY_LEN + self.segments.len() * ENTRY_LEN + CHECKSUM_LEN;
         let mut out = Vec::with_capacity(len);
+        let flags = self.history.map_or(0, |_| HAS_HISTORY);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&flags.to_le_bytes());
         out.extend_from_slice(&self.store.0);
         out.extend_from_slice(&self.hasher.seed().to_le_bytes());
         out.extend_from_slice(&[self.hasher.bits(), 0, 0, 0, 0, 0, 0, 0]);
@@ -60,6 +112,10 @@ impl Manifest {
         out.extend_from_slice(&self.clock_ms.to_le_bytes());
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
+        if let Some(history) = &self.history {
+            out.extend_from_slice(&history.complete_from.0.to_le_bytes());
+            out.extend_from_slice(&history.deletions_from.0.to_le_bytes());
+        }
         for (id, state) in &self.segments {
             let (state, data_len) = match *state {
                 SegmentState::Active => (1, 0),
@@ -88,9 +144,14 @@ impl Manifest {
             return Err(Invalid::Checksum);
         }
         let flags = fields.u32()?;
-        if flags != 0 {
-            return Err(Invalid::Features(flags));
+        if flags & !HAS_HISTORY != 0 {
+            return Err(Invalid::Features(flags & !HAS_HISTORY));
         }
+        let history_len = if flags & HAS_HISTORY == 0 {
+            0
+        } else {
+            HISTORY_LEN
+        };
         let store = StoreId(fields.bytes()?);
         let (seed, bits) = (fields.u64()?, fields.u8()?);
         fields.reserved::<7>()?;
@@ -104,11 +165,16 @@ impl Manifest {
         let clock_ms = fields.u64()?;
         let count = fields.u32()? as usize;
         fields.reserved::<4>()?;
-        if bytes.len() != HEADER_LEN + count * ENTRY_LEN + CHECKSUM_LEN {
+        if bytes.len() != HEADER_LEN + history_len + count * ENTRY_LEN + CHECKSUM_LEN {
             return Err(Invalid::Field(
                 "the length does not fit the number of segments",
             ));
         }
+        let history = if history_len == 0 {
+            None
+        } else {
+            Some(decode_history(&mut fields)?)
+        };
         let mut segments = Vec::with_capacity(count);
         for _ in 0..count {
             let id = SegmentId(fields.u64()?);
@@ -133,9 +199,22 @@ impl Manifest {
             next_segment,
             next_seq,
             clock_ms,
+            history,
             segments,
         })
     }
+}
+
+fn decode_history(fields: &mut Fields<'_>) -> Result<History, Invalid> {
+    let complete_from = SeqNo(fields.u64()?);
+    let deletions_from = SeqNo(fields.u64()?);
+    if deletions_from > complete_from {
+        return Err(Invalid::Field("the history has impossible marks"));
+    }
+    Ok(History {
+        complete_from,
+        deletions_from,
+    })
 }
 
 #[cfg(test)]
@@ -150,6 +229,7 @@ mod tests {
             next_segment: SegmentId(10),
             next_seq: SeqNo(77),
             clock_ms: 0x1234,
+            history: None,
             segments: vec![
                 (SegmentId(3), SegmentState::Sealed { data_len: 4096 }),
                 (SegmentId(8), SegmentState::Closed { data_len: 64 }),
@@ -182,11 +262,49 @@ mod tests {
         assert_eq!(Manifest::decode(&bytes), Ok(manifest()));
     }
 
+    fn with_history() -> Manifest {
+        Manifest {
+            history: Some(History {
+                complete_from: SeqNo(0x4c),
+                deletions_from: SeqNo(0x2a),
+            }),
+            ..manifest()
+        }
+    }
+
+    #[test]
+    fn the_history_is_a_flag_and_two_numbers_before_the_segments() {
+        let (bytes, without) = (with_history().encode(), manifest().encode());
+        assert_eq!(&bytes[8..16], b"\x01\0\0\0\x01\0\0\0");
+        assert_eq!(bytes[16..88], without[16..88]);
+        assert_eq!(&bytes[88..104], b"\x4c\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0");
+        assert_eq!(bytes[104..176], without[88..160]);
+        assert_eq!(bytes.len(), 88 + 16 + 3 * 24 + 4);
+        assert_eq!(Manifest::decode(&bytes), Ok(with_history()));
+    }
+
+    #[test]
+    fn a_history_that_lacks_deletions_but_nothing_else_is_refused() {
+        let impossible = Manifest {
+            history: Some(History {
+                complete_from: SeqNo(1),
+                deletions_from: SeqNo(2),
+            }),
+            ..manifest()
+        };
+        assert!(Manifest::decode(&impossible.encode()).is_err());
+    }
+
     #[test]
     fn a_flipped_bit_or_a_missing_byte_is_noticed() {
-        let bytes = manifest().encode();
+        for manifest in [manifest(), with_history()] {
+            notices_damage(&manifest.encode());
+        }
+    }
+
+    fn notices_damage(bytes: &[u8]) {
         for bit in 0..bytes.len() * 8 {
-            let mut bytes = bytes.clone();
+            let mut bytes = bytes.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(Manifest::decode(&bytes).is_err(), "bit {bit}");
         }
@@ -200,6 +318,16 @@ mod tests {
         let mut bytes = manifest().encode();
         bytes[8] = 9;
         assert_eq!(Manifest::decode(&bytes), Err(Invalid::Version(9)));
+    }
+
+    #[test]
+    fn only_the_unknown_flags_are_named() {
+        let mut bytes = with_history().encode();
+        bytes[12] = 0b101;
+        let covered = bytes.len() - CHECKSUM_LEN;
+        let checksum = crc32fast::hash(&bytes[..covered]);
+        bytes[covered..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes), Err(Invalid::Features(0b100)));
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl fmt::Display for SegmentId {
 pub struct SeqNo(pub(crate) u64);
 
 impl SeqNo {
+    /// The sequence number of the first write of a store.
+    pub(crate) const FIRST: SeqNo = SeqNo(1);
+
     /// A sequence number from a plain one, as a program that stored it would have it.
     pub fn new(number: u64) -> SeqNo {
         SeqNo(number)

@@ -18,7 +18,7 @@ pub use report::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
-use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::manifest::{History, Manifest, SegmentState};
 use crate::format::segment::FOOTER_LEN;
 use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId};
 use crate::index::{Index, IndexWriter};
@@ -85,6 +85,10 @@ pub(crate) fn recover<D: Disk>(
         Some(manifest) => manifest,
         None => found_store(disk, dir, options.hash_bits)?,
     };
+    // What an older program dropped nobody knows, but that its manifest named a higher sequence
+    // number afterwards.
+    let unknown = History::unknown_below(manifest.next_seq);
+    manifest.history.get_or_insert(unknown);
     let leftovers = directory::leftovers(disk, dir, &manifest)?;
     let source = Source {
         disk,
@@ -201,8 +205,9 @@ fn found_store<D: Disk>(disk: &D, dir: &Path, hash_bits: u8) -> Result<Manifest>
         hasher: KeyHasher::new(disk.random_u64(), hash_bits),
         generation: 1,
         next_segment: SegmentId(1),
-        next_seq: SeqNo(1),
+        next_seq: SeqNo::FIRST,
         clock_ms: disk.now_ms(),
+        history: Some(History::WHOLE),
         segments: Vec::new(),
     };
     commit(disk, dir, &manifest)?;

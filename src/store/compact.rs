@@ -277,6 +277,9 @@ impl<D: Disk> Engine<D> {
             (output.segment.id(), SegmentState::Sealed { data_len })
         }));
         next.segments.sort_unstable_by_key(|(id, _)| *id);
+        let mut history = writer.log.history();
+        history.note_all(merged.dropped().history);
+        next.history = Some(history);
         if let Err(error) = writer.log.commit(next) {
             return Err(match error {
                 LogError::Unchanged(error) => {
