@@ -165,10 +165,10 @@ impl<D: Disk> Engine<D> {
                 self.check_poison()?;
             }
         }
-        writer
-            .log
-            .close(clock_ms)
-            .map_err(|error| self.log_failed(&mut writer, error))
+        let closed = writer.log.close(clock_ms);
+        closed.map_err(|error| self.log_failed(&mut writer, error))?;
+        // That has made durable what came in since the commit, too.
+        self.publish_all(&mut writer)
     }
 
     pub(crate) fn is_interval(&self) -> bool {
