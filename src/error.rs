@@ -154,6 +154,15 @@ pub enum Error {
         /// How many bytes from its start are.
         valid_up_to: usize,
     },
+    /// Compaction has dropped deletions that were not read yet, so that the changes alone no
+    /// longer lead to the store's state. [`Store::changes`](crate::Store::changes) says how to go
+    /// on.
+    HistoryCompacted {
+        /// The sequence number that was asked for.
+        since: SeqNo,
+        /// The lowest that could still be asked for.
+        oldest: SeqNo,
+    },
     /// An option has a value that cannot work.
     InvalidOption {
         /// The option's name.
@@ -251,6 +260,7 @@ fn limit_of(error: &io::Error) -> Option<Limit> {
 }
 
 impl fmt::Display for Error {
+    #[expect(clippy::too_many_lines, reason = "a message for each variant")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io { op, path, source } => {
@@ -349,6 +359,11 @@ impl fmt::Display for Error {
                 f,
                 "the value is not UTF-8 text after byte {valid_up_to}; read it as bytes"
             ),
+            Error::HistoryCompacted { since, oldest } => write!(
+                f,
+                "the changes since {since} are no longer all there: compaction has dropped \
+                 deletions before {oldest}; forget what was read, and read everything again"
+            ),
             Error::InvalidOption { option, reason } => write!(f, "option {option}: {reason}"),
             Error::Exhausted { what } => write!(f, "no more {what} in this store; compact it"),
         }
@@ -396,6 +411,7 @@ impl From<Error> for io::Error {
             | Error::Poisoned { .. }
             | Error::Panicked
             | Error::Conflict { .. }
+            | Error::HistoryCompacted { .. }
             | Error::Exhausted { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

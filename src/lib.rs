@@ -32,6 +32,7 @@
 //! | several writes, all or nothing | [`WriteBatch`] |
 //! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::increment`], [`Store::put_if_absent`] |
 //! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
+//! | what was written since, also after a restart; following as it is written | [`Store::changes`], [`Store::watch`] |
 //! | what survives what | [`Durability`] |
 //! | what went wrong, by what can be done about it | [`enum@Error`] |
 //! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |
@@ -79,8 +80,9 @@ pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
 pub use recovery::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
 pub use segment::ReadMode;
 pub use store::{
-    CrabKvBuilder, Cursor, Durability, Iter, NextCompaction, NotYetFree, Reader,
-    SegmentExplanation, SegmentStats, SpaceExplanation, Stats, Store, Value, Verify, WriteBatch,
+    Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, NextCompaction,
+    NotYetFree, Reader, SegmentExplanation, SegmentStats, SpaceExplanation, Stats, Store, Value,
+    Verify, Watch, WriteBatch,
 };
 
 /// The README's examples, run as tests.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crabkv::{Error, Store};
+use crabkv::{Error, SeqNo, Store};
 use tempfile::TempDir;
 
 /// A copy of a fixture, to be opened: opening changes files.
@@ -111,6 +111,42 @@ fn a_store_of_version_1_opens_and_goes_on() {
 #[test]
 fn a_store_of_version_1_with_colliding_hashes_opens_and_goes_on() {
     opens_and_goes_on("v1/collisions");
+}
+
+/// Nobody knows what was dropped from a store before its manifest said so: whoever has read a part
+/// of it cannot go on, whoever has read nothing can begin.
+#[test]
+fn the_history_of_a_store_begins_when_its_manifest_begins_to_tell_it() {
+    let dir = copy_of("v1/sound");
+    let go_on = |store: &Store, since| store.changes(SeqNo::new(since));
+    let check_history = |store: &Store| {
+        for since in [2, 30, 56] {
+            match go_on(store, since) {
+                Err(Error::HistoryCompacted { oldest, .. }) => assert_eq!(oldest.get(), 57),
+                other => panic!("what is missing from {since} on? {other:?}"),
+            }
+        }
+        let mut copy = BTreeMap::new();
+        for change in go_on(store, 0).unwrap() {
+            let change = change.unwrap();
+            match change.value() {
+                Some(value) if value.expires_at().is_none_or(|at| at > SystemTime::now()) => {
+                    copy.insert(change.key.clone(), value.to_vec())
+                }
+                _ => copy.remove(&change.key),
+            };
+        }
+        assert_eq!(copy, contents(store));
+    };
+    let store = Store::open(dir.path()).unwrap();
+    check_history(&store);
+    assert_eq!(go_on(&store, 57).unwrap().count(), 0);
+    store.put("new", "from today").unwrap();
+    check_history(&store);
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    check_history(&store);
+    assert_eq!(go_on(&store, 57).unwrap().count(), 1);
 }
 
 #[test]

@@ -118,6 +118,7 @@ mod tests {
             next_segment: SegmentId(1),
             next_seq: SeqNo(1),
             clock_ms: 0,
+            history: None,
             segments: Vec::new(),
         }
     }

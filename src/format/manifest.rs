@@ -96,6 +96,12 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
+    /// How far back the log tells what has happened, as far as that is known.
+    pub(crate) fn history(&self) -> History {
+        let unknown = || History::unknown_below(self.next_seq);
+        self.history.unwrap_or_else(unknown)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let len = HEADER_LEN + HISTORY_LEN + self.segments.len() * ENTRY_LEN + CHECKSUM_LEN;
         let mut out = Vec::with_capacity(len);

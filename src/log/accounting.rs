@@ -1,8 +1,8 @@
 //! How many bytes of each segment are live: what stats report and compaction decides by.
 
-use crate::format::SegmentId;
 use crate::format::hint::HintEntry;
 use crate::format::segment::HEADER_LEN;
+use crate::format::{SegmentId, SeqNo};
 
 /// What one segment holds, as far as the index knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Usage {
     /// would gain nothing.
     pub(crate) retained_bytes: u64,
     pub(crate) sealed: bool,
+    /// All records of a sealed one have lower sequence numbers.
+    pub(crate) next_seq: SeqNo,
 }
 
 impl Usage {
@@ -37,6 +39,7 @@ impl Usage {
             tombstone_bytes: 0,
             retained_bytes: 0,
             sealed: false,
+            next_seq: SeqNo(u64::MAX),
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) use table::{SegmentTable, Slot};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::format::manifest::{History, Manifest};
+use crate::format::manifest::Manifest;
 use crate::format::record::{Kind, RecordFields, SyncedDistance};
 use crate::format::segment::SegmentHeader;
 use crate::format::{SegmentId, SeqNo};
@@ -186,10 +186,11 @@ impl<D: Disk> Log<D> {
         &self.manifest
     }
 
-    /// How far back the log tells what has happened.
-    pub(crate) fn history(&self) -> History {
-        let unknown = || History::unknown_below(self.next_seq);
-        self.manifest.history.unwrap_or_else(unknown)
+    /// The active segment's slot, and its base: all records of the others have lower sequence
+    /// numbers.
+    pub(crate) fn active(&self) -> Option<(Slot, SeqNo)> {
+        let active = self.active.as_ref()?;
+        Some((active.slot, active.writer.header().base_seq))
     }
 
     /// Whether there is room without touching other files.

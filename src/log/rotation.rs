@@ -110,8 +110,10 @@ impl<D: Disk> Log<D> {
     fn retire_active(&mut self, sealed: Option<Sealed>) {
         match (self.active.take(), sealed) {
             (Some(Active { writer, slot, .. }), Some(sealed)) => {
+                let next_seq = self.next_seq;
                 if let Some(usage) = self.usage_mut(slot) {
                     usage.sealed = true;
+                    usage.next_seq = next_seq;
                     usage.expiries = sealed.expiries;
                 }
                 let reader = writer.into_sealed(sealed.data_len, self.options.read_mode);

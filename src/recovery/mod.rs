@@ -87,8 +87,7 @@ pub(crate) fn recover<D: Disk>(
     };
     // What an older program dropped nobody knows, but that its manifest named a higher sequence
     // number afterwards.
-    let unknown = History::unknown_below(manifest.next_seq);
-    manifest.history.get_or_insert(unknown);
+    manifest.history = Some(manifest.history());
     let leftovers = directory::leftovers(disk, dir, &manifest)?;
     let source = Source {
         disk,
@@ -362,6 +361,7 @@ fn build<D: Disk>(
             sealed,
             records: hint.len() as u64,
             expiries: Expiries::of(hint.earliest_expiry_ms(), || hint.entries(0..hint.len())),
+            next_seq: hint.next_seq(),
             ..Usage::new(id)
         });
         active = active.or(continued.map(|writer| Active {

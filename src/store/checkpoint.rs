@@ -73,7 +73,7 @@ impl<D: Disk> Engine<D> {
         let store = self.lock_writer().log.manifest().store;
         let target = Target::enter(&self.disk, &self.settings.dir, dir, store)?;
         self.flush_write_back()?;
-        let snapshot = self.snapshot()?;
+        let snapshot = self.checkpoint_snapshot()?;
         let added = target.add(&snapshot).map_err(|failure| match failure {
             Failure::Error(error) => error,
             // What this process holds, nobody but a stranger removes.
@@ -95,7 +95,7 @@ impl<D: Disk> Engine<D> {
 
     /// The store at this moment. Writers wait for a sync and for as long as it takes to look at
     /// the list of segments.
-    fn snapshot(&self) -> Result<Snapshot<D>> {
+    fn checkpoint_snapshot(&self) -> Result<Snapshot<D>> {
         let (manifest, sealed, tail) = {
             let lead = self.turn.lead();
             self.commit(&lead)?;
@@ -160,6 +160,6 @@ mod tests {
             drop(lead);
         });
         assert_eq!(store.get("a").unwrap().unwrap(), "2");
-        assert_eq!(engine.snapshot().unwrap().last().get(), 2);
+        assert_eq!(engine.checkpoint_snapshot().unwrap().last().get(), 2);
     }
 }

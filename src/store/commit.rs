@@ -121,12 +121,13 @@ impl<D: Disk> Engine<D> {
 
     /// Makes everything appended so far durable and visible.
     pub(crate) fn commit(&self, _lead: &Lead<'_>) -> Result<()> {
-        let (job, group, count) = {
+        let (job, group, count, upto) = {
             let mut writer = self.lock_writer();
             // Whoever led before may have failed: nothing is synced again after that.
             self.check_poison()?;
             let group = std::mem::take(&mut writer.group);
-            (writer.log.unsynced(), group, writer.pending.len())
+            let upto = writer.log.next_seq();
+            (writer.log.unsynced(), group, writer.pending.len(), upto)
         };
         let (wrote, synced) = match &job {
             Some(job) => {
@@ -145,7 +146,11 @@ impl<D: Disk> Engine<D> {
                 if let Some(job) = &job {
                     writer.log.note_synced(job);
                 }
-                self.publish(&mut writer, count)
+                let published = self.publish(&mut writer, count);
+                if published.is_ok() {
+                    self.feed.settle(upto);
+                }
+                published
             }
             (Err(error @ Error::DiskFull { .. }), _) => Err(self.take_back(&mut writer, error)),
             (Err(error), _) | (_, Err(error)) => Err(self.break_down(&mut writer, error)),
@@ -177,6 +182,9 @@ impl<D: Disk> Engine<D> {
         let group = std::mem::take(&mut writer.group);
         let count = writer.pending.len();
         let published = self.publish(writer, count);
+        if published.is_ok() {
+            self.feed.settle(writer.log.next_seq());
+        }
         group.settle(published.clone());
         published
     }

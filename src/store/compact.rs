@@ -277,7 +277,7 @@ impl<D: Disk> Engine<D> {
             (output.segment.id(), SegmentState::Sealed { data_len })
         }));
         next.segments.sort_unstable_by_key(|(id, _)| *id);
-        let mut history = writer.log.history();
+        let mut history = writer.log.manifest().history();
         history.note_all(merged.dropped().history);
         next.history = Some(history);
         if let Err(error) = writer.log.commit(next) {
@@ -320,6 +320,7 @@ impl<D: Disk> Engine<D> {
                 tombstone_bytes,
                 retained_bytes: if retains { tombstone_bytes } else { 0 },
                 expiries: Expiries::of(footer.earliest_expiry_ms, || entries.iter().copied()),
+                next_seq: footer.highest_seq.next(),
                 ..Usage::new(output.segment.id())
             };
             report.bytes_after += footer.data_len;

@@ -1,7 +1,7 @@
 //! The engine: everything that handles of one store share.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::background::Background;
 use super::builder::Settings;
@@ -9,6 +9,7 @@ use super::cache::Cache;
 use super::clock::{self, Clock};
 use super::commit::CommitTurn;
 use super::compactor::{Compactor, Leaving};
+use super::feed::{Feed, Origin};
 use super::pending::{Group, Pending};
 use super::reserve::Reserve;
 use super::stats::Counters;
@@ -16,7 +17,7 @@ use super::write_back::WriteBack;
 use super::{Durability, Verify};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::format::{KeyHasher, StoreId};
+use crate::format::{KeyHasher, SeqNo, StoreId};
 use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
@@ -58,6 +59,7 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) reserve: Reserve,
     pub(crate) counters: Counters,
     pub(crate) background: Background,
+    pub(crate) feed: Arc<Feed<D>>,
     /// Last, so that it is given back when everything else is done.
     _lock: D::Lock,
 }
@@ -83,6 +85,16 @@ impl<D: Disk> Engine<D> {
             },
         )?;
         let log = Log::new(recovered.log);
+        let origin = Origin {
+            disk: disk.clone(),
+            dir: settings.dir.clone(),
+            store: log.manifest().store,
+            hasher: log.manifest().hasher,
+            read_mode: settings.read_mode,
+            verify: settings.verify != Verify::Never,
+        };
+        // What recovery has read, or copied, is durable.
+        let feed = Arc::new(Feed::new(origin, log.next_seq()));
         let engine = Arc::new(Engine {
             hasher: log.manifest().hasher,
             store_id: log.manifest().store,
@@ -113,6 +125,7 @@ impl<D: Disk> Engine<D> {
             reserve: Reserve::default(),
             counters: Counters::default(),
             background: Background::new(),
+            feed,
             _lock: recovered.lock,
             disk,
             settings,
@@ -168,7 +181,9 @@ impl<D: Disk> Engine<D> {
         let closed = writer.log.close(clock_ms);
         closed.map_err(|error| self.log_failed(&mut writer, error))?;
         // That has made durable what came in since the commit, too.
-        self.publish_all(&mut writer)
+        self.publish_all(&mut writer)?;
+        self.feed.note_closed();
+        Ok(())
     }
 
     pub(crate) fn is_interval(&self) -> bool {
@@ -187,6 +202,11 @@ impl<D: Disk> Handle<D> {
     pub(crate) fn new(engine: Arc<Engine<D>>) -> Handle<D> {
         Handle { engine }
     }
+
+    /// The engine, for those who must not keep the store open.
+    pub(crate) fn downgrade(&self) -> Weak<Engine<D>> {
+        Arc::downgrade(&self.engine)
+    }
 }
 
 impl<D: Disk> std::ops::Deref for Handle<D> {
@@ -199,6 +219,7 @@ impl<D: Disk> std::ops::Deref for Handle<D> {
 
 impl<D: Disk> Drop for Handle<D> {
     fn drop(&mut self) {
+        self.engine.feed.let_go();
         self.engine.background.stop();
     }
 }
@@ -208,5 +229,6 @@ impl<D: Disk> Drop for Engine<D> {
         self.background.stop();
         // Whoever wants to know of a failure calls `close` first; then this does nothing new.
         let _ = self.close();
+        self.feed.leave_behind(|| self.snapshot(SeqNo::FIRST));
     }
 }

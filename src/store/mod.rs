@@ -14,6 +14,8 @@ mod background;
 mod batch;
 mod builder;
 mod cache;
+mod changes;
+
 mod checkpoint;
 mod clock;
 mod commit;
@@ -22,6 +24,7 @@ mod compactor;
 mod conditional;
 mod engine;
 mod explain;
+mod feed;
 mod iter;
 mod pending;
 mod read;
@@ -29,6 +32,8 @@ mod reader;
 mod reserve;
 mod stats;
 mod value;
+mod walk;
+mod watch;
 mod write;
 mod write_back;
 
@@ -38,11 +43,13 @@ use std::time::Duration;
 
 pub use batch::WriteBatch;
 pub use builder::{CrabKvBuilder, Durability, Verify};
+pub use changes::{Change, ChangeKind, Changes};
 pub use explain::{NextCompaction, NotYetFree, SegmentExplanation, SpaceExplanation};
 pub use iter::{Cursor, Iter};
 pub use reader::Reader;
 pub use stats::{SegmentStats, Stats};
 pub use value::Value;
+pub use watch::Watch;
 
 use crate::compaction::CompactionReport;
 use crate::disk::{Disk, OsDisk};

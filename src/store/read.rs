@@ -151,26 +151,10 @@ impl<D: Disk> Engine<D> {
         location: Location,
         verify: bool,
     ) -> Result<Hit<'p, D>> {
-        let offset = location.offset();
         let segment = self.table.get(pin, location.segment_slot());
         let segment =
             segment.unwrap_or_else(|| unreachable!("the index names a segment of the table"));
-        let bytes = match segment.region() {
-            Some(region) => {
-                let record = segment.record_in(region, offset)?;
-                HitBytes::InPlace { region, record }
-            }
-            None => HitBytes::Copied(segment.copy_record(offset)?),
-        };
-        let hit = Hit {
-            segment,
-            offset,
-            bytes,
-        };
-        if verify && !hit.record()?.is_valid(segment.checksum_seed(), offset) {
-            return Err(segment.damage(offset, &crate::format::Invalid::Checksum));
-        }
-        Ok(hit)
+        record_at(segment, location.offset(), verify)
     }
 
     #[inline]
@@ -243,20 +227,63 @@ impl<D: Disk> Engine<D> {
 
     /// The value of a hit in memory of its own, through the cache if there is one.
     pub(crate) fn owned_value(&self, hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
-        let make = || {
-            let record = hit.record()?;
-            if !record.is_compressed() {
-                return Ok(record.value().into());
-            }
-            codec::decompress(record.value())
-                .map(Arc::from)
-                .map_err(|reason| hit.segment.damage(hit.offset, &reason))
-        };
         match &self.cache {
-            Some(cache) => cache.get_or_make((hit.segment.id(), hit.offset), make),
-            None => make(),
+            Some(cache) => cache.get_or_make((hit.segment.id(), hit.offset), || make_value(hit)),
+            None => make_value(hit),
         }
     }
+}
+
+/// The record at an offset of a segment.
+#[inline]
+pub(crate) fn record_at<D: Disk>(
+    segment: &Segment<D>,
+    offset: u64,
+    verify: bool,
+) -> Result<Hit<'_, D>> {
+    let bytes = match segment.region() {
+        Some(region) => {
+            let record = segment.record_in(region, offset)?;
+            HitBytes::InPlace { region, record }
+        }
+        None => HitBytes::Copied(segment.copy_record(offset)?),
+    };
+    let hit = Hit {
+        segment,
+        offset,
+        bytes,
+    };
+    if verify && !hit.record()?.is_valid(segment.checksum_seed(), offset) {
+        return Err(segment.damage(offset, &crate::format::Invalid::Checksum));
+    }
+    Ok(hit)
+}
+
+/// The value of a hit, made anew if it cannot be lent: for those who read everything once, and
+/// would only drive out of the cache what is worth keeping there.
+pub(crate) fn value_of<D: Disk>(hit: &Hit<'_, D>) -> Result<Value> {
+    match &hit.bytes {
+        HitBytes::InPlace { region, record } if !record.is_compressed() => {
+            Ok(value_in_place(hit.segment, region, hit.offset, *record))
+        }
+        _ => {
+            let record = hit.record()?;
+            let version = record.seq(hit.segment.header().base_seq);
+            let bytes = make_value(hit)?;
+            Ok(Value::owned(bytes, Some(version), record.expires_at_ms()))
+        }
+    }
+}
+
+/// The value of a hit in memory of its own.
+fn make_value<D: Disk>(hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
+    let record = hit.record()?;
+    if !record.is_compressed() {
+        return Ok(record.value().into());
+    }
+    codec::decompress(record.value())
+        .map(Arc::from)
+        .map_err(|reason| hit.segment.damage(hit.offset, &reason))
 }
 
 /// The value of an uncompressed record, as a guard of its own.
