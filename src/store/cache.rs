@@ -1,7 +1,7 @@
 //! The cache of values that cost something to make: decompressed ones, and those read by `pread`.
 //!
-//! Keyed by where the record is, not by its key: a place is never given to another record, so an
-//! entry can be useless but never stale.
+//! Keyed by the record's sequence number, not by its key: a number is given to one write only, so
+//! an entry can be useless but never stale, and serves a record that a merge has moved.
 
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
@@ -9,15 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::{DefaultHasher, LruCache};
 
-use crate::format::SegmentId;
+use crate::format::SeqNo;
 
 /// Enough that readers on a few dozen cores seldom meet; a power of two.
 const SHARDS: usize = 16;
 
-type Place = (SegmentId, u64);
-
 pub(crate) struct Cache {
-    shards: Vec<Mutex<LruCache<Place, Arc<[u8]>>>>,
+    shards: Vec<Mutex<LruCache<SeqNo, Arc<[u8]>>>>,
     hasher: DefaultHasher,
 }
 
@@ -39,22 +37,22 @@ impl Cache {
         }
     }
 
-    fn shard(&self, place: &Place) -> &Mutex<LruCache<Place, Arc<[u8]>>> {
-        let hash = self.hasher.hash_one(place);
+    fn shard(&self, seq: SeqNo) -> &Mutex<LruCache<SeqNo, Arc<[u8]>>> {
+        let hash = self.hasher.hash_one(seq);
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// The value of the record there; made by `make`, and kept, if it is not in the cache.
+    /// The value of the record with this number; made by `make`, and kept, if it is not in the cache.
     pub(crate) fn get_or_make<E>(
         &self,
-        place: Place,
+        seq: SeqNo,
         make: impl FnOnce() -> Result<Arc<[u8]>, E>,
     ) -> Result<Arc<[u8]>, E> {
-        let shard = self.shard(&place);
+        let shard = self.shard(seq);
         if let Some(value) = shard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(&place)
+            .get(&seq)
         {
             return Ok(Arc::clone(value));
         }
@@ -63,7 +61,7 @@ impl Cache {
         shard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .put(place, Arc::clone(&value));
+            .put(seq, Arc::clone(&value));
         Ok(value)
     }
 
@@ -80,13 +78,13 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn make(cache: &Cache, offset: u64, byte: u8) -> Arc<[u8]> {
-        let made: Result<_, ()> = cache.get_or_make((SegmentId(1), offset), || Ok([byte].into()));
+    fn make(cache: &Cache, seq: u64, byte: u8) -> Arc<[u8]> {
+        let made: Result<_, ()> = cache.get_or_make(SeqNo(seq), || Ok([byte].into()));
         made.unwrap()
     }
 
     #[test]
-    fn a_value_is_made_once_and_never_for_another_place() {
+    fn a_value_is_made_once_and_never_for_another_write() {
         let cache = Cache::new(NonZeroUsize::new(64).unwrap());
         assert_eq!(*make(&cache, 64, 1), [1]);
         assert_eq!(*make(&cache, 64, 2), [1]);

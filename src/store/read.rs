@@ -228,7 +228,10 @@ impl<D: Disk> Engine<D> {
     /// The value of a hit in memory of its own, through the cache if there is one.
     pub(crate) fn owned_value(&self, hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
         match &self.cache {
-            Some(cache) => cache.get_or_make((hit.segment.id(), hit.offset), || make_value(hit)),
+            Some(cache) => {
+                let seq = hit.record()?.seq(hit.segment.header().base_seq);
+                cache.get_or_make(seq, || make_value(hit))
+            }
             None => make_value(hit),
         }
     }
