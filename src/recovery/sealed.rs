@@ -111,16 +111,17 @@ impl<D: Disk> Source<'_, D> {
         let read = || {
             let file = self.disk.open(&path, OpenMode::Read)?;
             let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
-            match self.read_mode {
-                ReadMode::Mmap => file.map(len),
-                ReadMode::Pread => {
-                    let mut bytes = vec![0; len];
-                    file.read_at(&mut bytes, 0)?;
-                    Ok(Region::from_vec(bytes))
+            if self.read_mode == ReadMode::Mmap {
+                // Where the system refuses, as with too many maps, reading does as well.
+                if let Ok(map) = file.map(len) {
+                    return Ok(map);
                 }
             }
+            let mut bytes = vec![0; len];
+            file.read_at(&mut bytes, 0)?;
+            Ok(Region::from_vec(bytes))
         };
-        let bytes = read().map_err(|e| match e.kind() {
+        let bytes = read().map_err(|e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => "there is no hint file".to_owned(),
             _ => format!("hint file: {e}"),
         })?;
