@@ -94,7 +94,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The first hash of a partition, as a number; the number of hashes for the partition after the
 /// last. The index spreads hashes over its partitions unevenly, but in their order.
-fn first_of(partition: u32, bits: u32) -> u64 {
+pub(super) fn first_of(partition: u32, bits: u32) -> u64 {
     let (mut low, mut high) = (0_u64, 1 << HASH_BITS);
     while low < high {
         let middle = low.midpoint(high);
@@ -157,16 +157,7 @@ impl<D: Disk> Partition<'_, D> {
         sums: &mut [Option<Usage>],
         live: &mut Vec<(IndexHash, Location)>,
     ) -> Result<()> {
-        let mut newest: Vec<(Vec<u8>, (HintEntry, Slot))> = Vec::new();
-        for &(entry, slot) in group {
-            let key = self.with_record(&entry, slot, |record| record.key().to_vec())?;
-            // Ascending sequence numbers: the last one seen of a key is its newest.
-            match newest.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, settled)) => *settled = (entry, slot),
-                None => newest.push((key, (entry, slot))),
-            }
-        }
-        newest
+        newest_by_key(self.table, self.pin, group)?
             .iter()
             .try_for_each(|(_, entry)| self.settle(entry, sums, live))
     }
@@ -189,21 +180,52 @@ impl<D: Disk> Partition<'_, D> {
     }
 
     fn len_of(&self, entry: &HintEntry, slot: Slot) -> Result<usize> {
-        if entry.len != 0 {
-            return Ok(entry.len as usize);
-        }
-        self.with_record(entry, slot, |record: &Record<'_>| record.len())
+        len_of(self.table, self.pin, entry, slot)
     }
+}
 
-    fn with_record<R>(
-        &self,
-        entry: &HintEntry,
-        slot: Slot,
-        read: impl FnOnce(&Record<'_>) -> R,
-    ) -> Result<R> {
-        let segment = self.table.get(self.pin, slot);
-        let segment =
-            segment.unwrap_or_else(|| unreachable!("a slot is filled before it is loaded"));
-        segment.with_record(entry.offset, read)
+/// The newest entry of each key among entries of one hash, which ascend by sequence number.
+pub(super) fn newest_by_key<D: Disk>(
+    table: &SegmentTable<D>,
+    pin: &Pin<'_>,
+    group: &[(HintEntry, Slot)],
+) -> Result<Vec<(Vec<u8>, (HintEntry, Slot))>> {
+    let mut newest: Vec<(Vec<u8>, (HintEntry, Slot))> = Vec::new();
+    for &(entry, slot) in group {
+        let key = with_record(table, pin, slot, entry.offset, |record| {
+            record.key().to_vec()
+        })?;
+        // Ascending sequence numbers: the last one seen of a key is its newest.
+        match newest.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, settled)) => *settled = (entry, slot),
+            None => newest.push((key, (entry, slot))),
+        }
     }
+    Ok(newest)
+}
+
+/// The length of an entry's record, which a hint file does not say of the longest ones.
+pub(super) fn len_of<D: Disk>(
+    table: &SegmentTable<D>,
+    pin: &Pin<'_>,
+    entry: &HintEntry,
+    slot: Slot,
+) -> Result<usize> {
+    if entry.len != 0 {
+        return Ok(entry.len as usize);
+    }
+    with_record(table, pin, slot, entry.offset, |record| record.len())
+}
+
+/// Shows the record at an offset of a segment in the table to `read`.
+pub(super) fn with_record<D: Disk, R>(
+    table: &SegmentTable<D>,
+    pin: &Pin<'_>,
+    slot: Slot,
+    offset: u64,
+    read: impl FnOnce(&Record<'_>) -> R,
+) -> Result<R> {
+    let segment = table.get(pin, slot);
+    let segment = segment.unwrap_or_else(|| unreachable!("a slot is filled before it is loaded"));
+    segment.with_record(offset, read)
 }

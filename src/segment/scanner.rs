@@ -33,18 +33,31 @@ pub(crate) fn scan<'a>(
     header: &SegmentHeader,
     from: u64,
     check: Check,
+    visit: impl FnMut(u64, Record<'a>),
+) -> ScanEnd {
+    let part = bytes.get(from as usize..).unwrap_or_default();
+    scan_part(part, from, header, check, &mut None, visit)
+}
+
+/// As [`scan`], of a part of a segment that begins at its offset `part_at`, where a record does.
+/// `last_seq` is the sequence number of the record before it, and then of the last one in it.
+pub(crate) fn scan_part<'a>(
+    part: &'a [u8],
+    part_at: u64,
+    header: &SegmentHeader,
+    check: Check,
+    last_seq: &mut Option<SeqNo>,
     mut visit: impl FnMut(u64, Record<'a>),
 ) -> ScanEnd {
     let seed = header.checksum_seed();
-    let mut last_seq = None;
     let mut scan = ScanEnd {
-        end: from,
+        end: part_at,
         problem: None,
         synced_upto: 0,
     };
-    while scan.end < bytes.len() as u64 {
-        let rest = &bytes[scan.end as usize..];
-        match sound_record(rest, seed, scan.end, check, header.base_seq, &mut last_seq) {
+    while scan.end - part_at < part.len() as u64 {
+        let rest = &part[(scan.end - part_at) as usize..];
+        match sound_record(rest, seed, scan.end, check, header.base_seq, last_seq) {
             Ok(Sound { record, members }) => {
                 scan.synced_upto = scan.synced_upto.max(record.synced().synced_upto(scan.end));
                 match members {
@@ -123,15 +136,28 @@ pub(crate) enum Behind {
 }
 
 /// Looks behind the broken record at `broken` for one that was written after it was durable.
+/// `bytes` begins with the segment's first byte.
 pub(crate) fn look_ahead(bytes: &[u8], header: &SegmentHeader, broken: u64) -> Behind {
+    let rest = bytes.get(broken as usize..).unwrap_or_default();
+    look_ahead_in(rest, bytes.len() as u64, header, broken)
+}
+
+/// As [`look_ahead`], with only the bytes `rest` from the broken record on, of `scanned` that were
+/// scanned in all.
+pub(crate) fn look_ahead_in(
+    rest: &[u8],
+    scanned: u64,
+    header: &SegmentHeader,
+    broken: u64,
+) -> Behind {
     let seed = header.checksum_seed();
-    let mut budget = (bytes.len() as u64).saturating_mul(LOOK_AHEAD_PASSES);
-    let mut at = broken as usize + ALIGNMENT;
-    while at + RECORD_HEADER_LEN <= bytes.len() {
-        let candidate = Record::parse(&bytes[at..]).ok();
+    let mut budget = scanned.saturating_mul(LOOK_AHEAD_PASSES);
+    let mut at = ALIGNMENT;
+    while at + RECORD_HEADER_LEN <= rest.len() {
+        let candidate = Record::parse(&rest[at..]).ok();
         if let Some(record) = candidate {
             budget = budget.saturating_sub(record.len() as u64);
-            let offset = at as u64;
+            let offset = broken + at as u64;
             let claims = record.synced().synced_upto(offset) > broken;
             if budget == 0 || (claims && record.is_valid(seed, offset)) {
                 return Behind::DurableRecord { offset };
