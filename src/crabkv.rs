@@ -58,6 +58,15 @@ impl CrabKv {
         CrabKv::builder(dir).build()
     }
 
+    /// Opens the store in `dir` to read only, also beside a process that writes to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open_read_only`].
+    pub fn open_read_only(dir: impl AsRef<Path>) -> io::Result<CrabKv> {
+        CrabKv::builder(dir).read_only(true).build()
+    }
+
     /// Options for opening the store in `dir`.
     pub fn builder(dir: impl AsRef<Path>) -> CrabKvBuilder {
         CrabKvBuilder::new(dir)
@@ -158,6 +167,15 @@ impl CrabKv {
     /// As [`Store::flush`].
     pub fn flush(&self) -> io::Result<()> {
         Ok(self.store.flush()?)
+    }
+
+    /// Lets a read-only store see what has been written since; says whether there was anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::refresh`].
+    pub fn refresh(&self) -> io::Result<bool> {
+        Ok(self.store.refresh()?)
     }
 
     /// Compacts now.

@@ -135,6 +135,8 @@ pub enum Error {
         /// The first failure.
         cause: Arc<Error>,
     },
+    /// The store is open read-only; nothing can be written through this handle.
+    ReadOnly,
     /// A thread panicked in the middle of a write, so that memory and log may not fit together.
     Panicked,
     /// The value's version is not the one expected.
@@ -345,6 +347,9 @@ impl fmt::Display for Error {
                 "writes are refused since an earlier failure ({cause}); reads go on, reopen the \
                  store to write again"
             ),
+            Error::ReadOnly => f.write_str(
+                "the store is open read-only; open it for writing, in one process at a time",
+            ),
             Error::Panicked => f.write_str("a thread panicked in the middle of a write"),
             Error::Conflict { expected, found } => {
                 f.write_str("version conflict: expected ")?;
@@ -398,6 +403,7 @@ impl From<Error> for io::Error {
             Error::Corrupt { .. } | Error::NotText { .. } => io::ErrorKind::InvalidData,
             Error::Locked { .. } => io::ErrorKind::WouldBlock,
             Error::NotFound { .. } => io::ErrorKind::NotFound,
+            Error::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             Error::KeyTooLarge { .. }
             | Error::ValueTooLarge { .. }
             | Error::BatchTooLarge { .. }

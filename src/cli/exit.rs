@@ -114,9 +114,10 @@ fn code_of(failure: &Failure) -> u8 {
 
 fn code_of_error(error: &Error) -> u8 {
     match error {
-        Error::KeyTooLarge { .. } | Error::ValueTooLarge { .. } | Error::InvalidOption { .. } => {
-            USAGE
-        }
+        Error::KeyTooLarge { .. }
+        | Error::ValueTooLarge { .. }
+        | Error::InvalidOption { .. }
+        | Error::ReadOnly => USAGE,
         Error::Locked { .. } => LOCKED,
         Error::Corrupt { .. } => DAMAGED,
         Error::UnsupportedVersion { .. } => NEWER,
@@ -147,6 +148,7 @@ mod tests {
         let codes = [
             (Error::KeyTooLarge { len: 2, max: 1 }, 2),
             (Error::ValueTooLarge { len: 2, max: 1 }, 2),
+            (Error::ReadOnly, 2),
             (
                 Error::Locked {
                     dir: PathBuf::from("x"),

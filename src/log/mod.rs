@@ -13,6 +13,7 @@
 
 mod accounting;
 pub(crate) mod checkpoint_file;
+mod followed;
 pub(crate) mod manifest_file;
 mod rotation;
 mod table;
@@ -279,9 +280,8 @@ impl<D: Disk> Log<D> {
 
     /// What the append buffer takes in memory.
     pub(crate) fn append_buffer_bytes(&self) -> u64 {
-        self.active
-            .as_ref()
-            .map_or(0, |active| active.writer.appended())
+        let unsealed = self.usages().find(|(_, usage)| !usage.sealed);
+        unsealed.map_or(0, |(_, usage)| usage.data_len)
     }
 
     /// What is reserved for the active segment beyond what was appended.

@@ -73,6 +73,24 @@ pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock> {
     })
 }
 
+/// Reads the manifest of a store that may be open elsewhere, touching nothing.
+pub(crate) fn enter_read_only<D: Disk>(disk: &D, dir: &Path) -> Result<Manifest> {
+    if let Some(manifest) = manifest_file::read(disk, dir)? {
+        return Ok(manifest);
+    }
+    let not_found = Error::NotFound {
+        dir: dir.to_path_buf(),
+    };
+    match disk.list(dir) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(not_found),
+        Err(e) => return Err(Error::io("open the data directory", dir, e)),
+    }
+    check_free(disk, dir, false)?;
+    // One that came since it was looked for.
+    manifest_file::read(disk, dir)?.ok_or(not_found)
+}
+
 /// Checks that a directory without a manifest holds nothing, so that a store can be made in it.
 /// If none may be made, it does not matter what else is there.
 fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {

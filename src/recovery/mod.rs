@@ -4,6 +4,7 @@
 //! is left as it was. Recovery may itself be interrupted at any point, and started again.
 
 pub(crate) mod directory;
+mod follow;
 mod load;
 mod report;
 mod sealed;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+pub(crate) use follow::{Follower, follow};
 pub use report::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -45,12 +47,15 @@ pub(crate) struct RecoveryOptions<'a> {
 
 /// An open store's parts.
 pub(crate) struct Recovered<D: Disk> {
-    pub(crate) lock: D::Lock,
+    /// None of a store that is only read.
+    pub(crate) lock: Option<D::Lock>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) index: Arc<Index>,
     pub(crate) index_writer: IndexWriter,
     pub(crate) log: LogParts<D>,
     pub(crate) report: RecoveryReport,
+    /// Of a store that is only read: what it goes on from.
+    pub(crate) follower: Option<Follower<D>>,
 }
 
 /// A segment in the state that recovery leaves it in.
@@ -392,11 +397,12 @@ fn build<D: Disk>(
         usage,
     };
     Ok(Recovered {
-        lock,
+        lock: Some(lock),
         collector,
         index,
         index_writer,
         log,
         report,
+        follower: None,
     })
 }

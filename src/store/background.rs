@@ -179,6 +179,9 @@ impl Signal {
 impl<D: Disk> Engine<D> {
     /// Starts the threads that the settings ask for.
     pub(crate) fn start_background(self: &Arc<Engine<D>>) -> Result<()> {
+        if self.settings.read_only {
+            return self.start_refreshing();
+        }
         if let Durability::Interval(interval) = self.settings.durability {
             self.spawn(
                 "crabkv-sync",
@@ -200,6 +203,22 @@ impl<D: Disk> Engine<D> {
             )?;
         }
         Ok(())
+    }
+
+    /// Lets a read-only store catch up at its interval, if it has one.
+    fn start_refreshing(self: &Arc<Engine<D>>) -> Result<()> {
+        let Some(interval) = self.settings.refresh_interval else {
+            return Ok(());
+        };
+        self.spawn(
+            "crabkv-refresh",
+            move |engine: &Weak<Engine<D>>, signal: &Signal| {
+                signal.rest(interval)?;
+                // A failure leaves everything as it was; the next time may do better.
+                let _ = engine.upgrade()?.refresh();
+                Some(())
+            },
+        )
     }
 
     /// Runs `work` over and over until it says `None`.

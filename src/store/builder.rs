@@ -54,6 +54,9 @@ const DEFAULT_SEGMENT_SIZE: u64 = 64 << 20;
 pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    /// How often a read-only store catches up by itself.
+    pub(crate) refresh_interval: Option<Duration>,
     pub(crate) segment_size: u64,
     pub(crate) durability: Durability,
     pub(crate) default_ttl: Option<Duration>,
@@ -94,6 +97,17 @@ impl Settings {
             let reason = "0 is every write; leave it out for that".into();
             return invalid("sync_interval", reason);
         }
+        match self.refresh_interval {
+            Some(_) if !self.read_only => {
+                let reason = "only a read-only store follows another; add read_only(true)".into();
+                return invalid("refresh_interval", reason);
+            }
+            Some(Duration::ZERO) => {
+                let reason = "0 would never stop reading; call refresh before a read".into();
+                return invalid("refresh_interval", reason);
+            }
+            _ => {}
+        }
         if self.write_back_bytes == Some(0) {
             return invalid("write_back_bytes", "a buffer needs room; at least 1".into());
         }
@@ -129,6 +143,8 @@ impl CrabKvBuilder {
             settings: Settings {
                 dir: dir.as_ref().to_path_buf(),
                 create: true,
+                read_only: false,
+                refresh_interval: None,
                 segment_size: DEFAULT_SEGMENT_SIZE,
                 durability: Durability::EveryWrite,
                 default_ttl: None,
@@ -157,6 +173,31 @@ impl CrabKvBuilder {
     /// it, opening fails with [`Error::NotFound`] and nothing is made.
     pub fn create_if_missing(self, create: bool) -> CrabKvBuilder {
         self.with(|s| s.create = create)
+    }
+
+    /// Opens the store to read only, also beside a process that writes to it. Default: no.
+    ///
+    /// Nothing is made or changed in the directory, which may be on a read-only file system, and
+    /// no lock is taken: any number of read-only stores may have it open. What is seen is the
+    /// store as it was at one moment; [`Store::refresh`] goes on to what was written since, or a
+    /// thread does at a [`refresh_interval`](CrabKvBuilder::refresh_interval). Every write fails
+    /// with [`Error::ReadOnly`]. Options that are about writing ([`create_if_missing`], TTLs,
+    /// compression, syncing, the write-back buffer, compaction) are ignored, so that writer and
+    /// readers can share one set of options.
+    ///
+    /// [`create_if_missing`]: CrabKvBuilder::create_if_missing
+    pub fn read_only(self, read_only: bool) -> CrabKvBuilder {
+        self.with(|s| s.read_only = read_only)
+    }
+
+    /// Lets a [read-only](CrabKvBuilder::read_only) store [refresh](Store::refresh) itself this
+    /// often, on a thread of its own. Default: it stays as it is until `refresh` is called.
+    ///
+    /// A refresh that finds nothing new reads the manifest and a few bytes at the end of the log.
+    /// One that fails changes nothing and is tried again at the next interval; to learn why,
+    /// call `refresh`.
+    pub fn refresh_interval(self, interval: Duration) -> CrabKvBuilder {
+        self.with(|s| s.refresh_interval = Some(interval))
     }
 
     /// How large a segment file grows before the next one begins, in bytes; also how much memory

@@ -29,6 +29,11 @@ impl<D: Disk> Clock<D> {
             .max(now)
     }
 
+    /// Takes notice of a time that somebody else has seen.
+    pub(crate) fn note(&self, seen_ms: u64) {
+        self.high_water_ms.fetch_max(seen_ms, Ordering::Relaxed);
+    }
+
     /// Whether something that expires at `expires_at_ms` has. Writes shared memory only where
     /// the answer is yes and new, which must then stay yes.
     #[inline]

@@ -21,7 +21,7 @@ use crate::format::{KeyHasher, SeqNo, StoreId};
 use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
-use crate::recovery::{self, RecoveryOptions, RecoveryReport};
+use crate::recovery::{self, Follower, RecoveryOptions, RecoveryReport};
 
 /// What only the one who holds the writer lock may touch.
 pub(crate) struct Writer<D: Disk> {
@@ -60,14 +60,21 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) counters: Counters,
     pub(crate) background: Background,
     pub(crate) feed: Arc<Feed<D>>,
+    /// Of a read-only store: how far it has followed the writer.
+    pub(crate) follower: Option<Mutex<Follower<D>>>,
     /// Last, so that it is given back when everything else is done.
-    _lock: D::Lock,
+    _lock: Option<D::Lock>,
 }
 
 impl<D: Disk> Engine<D> {
     pub(crate) fn open(disk: D, settings: Settings) -> Result<Arc<Engine<D>>> {
         settings.check()?;
-        let recovered = recovery::recover(
+        let open = if settings.read_only {
+            recovery::follow
+        } else {
+            recovery::recover
+        };
+        let recovered = open(
             &disk,
             &settings.dir,
             &RecoveryOptions {
@@ -109,7 +116,10 @@ impl<D: Disk> Engine<D> {
             table: Arc::clone(log.table()),
             clock: Clock::new(disk.clone(), log.manifest().clock_ms),
             cache: settings.cache_capacity.map(Cache::new),
-            write_back: settings.write_back_bytes.map(WriteBack::new),
+            write_back: settings
+                .write_back_bytes
+                .filter(|_| !settings.read_only)
+                .map(WriteBack::new),
             report: recovered.report,
             turn: CommitTurn::default(),
             writer: Mutex::new(Writer {
@@ -126,6 +136,7 @@ impl<D: Disk> Engine<D> {
             counters: Counters::default(),
             background: Background::new(),
             feed,
+            follower: recovered.follower.map(Mutex::new),
             _lock: recovered.lock,
             disk,
             settings,
@@ -144,13 +155,23 @@ impl<D: Disk> Engine<D> {
         writer
     }
 
+    /// Whether anything may be written: not to a read-only store, nor after a failure that left
+    /// the disk in an unknown state. Every write comes past here.
     pub(crate) fn check_poison(&self) -> Result<()> {
+        self.check_not_read_only()?;
         match self.poison.get() {
             None => Ok(()),
             Some(cause) => Err(Error::Poisoned {
                 cause: Arc::clone(cause),
             }),
         }
+    }
+
+    pub(crate) fn check_not_read_only(&self) -> Result<()> {
+        if self.settings.read_only {
+            return Err(Error::ReadOnly);
+        }
+        Ok(())
     }
 
     /// When something written now expires.
@@ -164,6 +185,9 @@ impl<D: Disk> Engine<D> {
 
     /// Flushes, syncs, and tells the manifest that the store ended in good order.
     pub(crate) fn close(&self) -> Result<()> {
+        if self.settings.read_only {
+            return Ok(());
+        }
         self.end_compaction();
         self.flush_write_back()?;
         self.check_poison()?;

@@ -2,7 +2,7 @@
 //!
 //! Lock order, from first to last; each is taken only while holding locks before it:
 //!
-//! 1. the compaction lock,
+//! 1. the compaction lock (in a read-only store: the follower's lock),
 //! 2. the flush lock of the write-back buffer,
 //! 3. the write-back buffer itself (never held while waiting for the disk to write),
 //! 4. the lead ([`commit`]),
@@ -25,6 +25,7 @@ mod conditional;
 mod engine;
 mod explain;
 mod feed;
+mod follow;
 mod iter;
 mod pending;
 mod read;
@@ -64,7 +65,8 @@ use engine::{Engine, Handle};
 ///
 /// Cloning a store gives another handle to the same one; handles can be used by any number of
 /// threads. Reads run in parallel and never wait for writes; writes are serialized. The directory
-/// is locked until the last handle, reader, iterator is dropped.
+/// is locked until the last handle, reader, iterator is dropped. Other processes can open it
+/// [read-only](Store::open_read_only) meanwhile.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -330,6 +332,7 @@ impl<D: Disk> Store<D> {
     ///
     /// As [`put`](Store::put); what could not be written goes on waiting.
     pub fn flush(&self) -> Result<()> {
+        self.engine.check_not_read_only()?;
         self.engine.flush_write_back()
     }
 
@@ -427,6 +430,8 @@ impl<D: Disk> Store<D> {
     /// # Errors
     ///
     /// As [`put`](Store::put).
+    ///
+    /// Of a read-only store there is nothing to be closed: nothing happens.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }
