@@ -267,12 +267,16 @@ impl<D: Disk> Making<'_, D> {
         let mut gone = Vec::new();
         let mut uncovered = false;
         for record in group.chunk_by(|a, b| a.entry.seq == b.entry.seq) {
-            let out = record.iter().find(|step| step.way == Way::Out);
-            let Some(out) = out.filter(|out| !out.entry.tombstone) else {
+            let Some(out) = record.iter().find(|step| step.way == Way::Out) else {
                 continue;
             };
-            // An expired record arrives as a tombstone.
             let copy = record.iter().find(|step| step.way == Way::In);
+            if out.entry.tombstone {
+                // The index shows no trace of what it hid.
+                uncovered |= copy.is_none() && self.uncovers(out.slot);
+                continue;
+            }
+            // An expired record arrives as a tombstone.
             match copy.filter(|copy| !copy.entry.tombstone) {
                 Some(copy) => self.relocate(hash, out, copy)?,
                 None if self.points_at(hash, out.location()) => {
