@@ -41,6 +41,9 @@ struct Shared {
     hook: Mutex<Box<Hook>>,
     /// 1 when dead; the rest chooses where writes are split.
     state: AtomicU64,
+    /// What the next read of a piece sees in a file before this offset: it begins before something
+    /// is changed, and ends after that.
+    stale: Mutex<Option<(u64, Vec<u8>)>>,
 }
 
 impl FatedDisk {
@@ -48,11 +51,18 @@ impl FatedDisk {
         let shared = Shared {
             hook: Mutex::new(Box::new(hook)),
             state: AtomicU64::new(0),
+            stale: Mutex::default(),
         };
         FatedDisk {
             inner,
             shared: Arc::new(shared),
         }
+    }
+
+    /// Lets the next read of more than a record's header, from anywhere but a file's beginning, see
+    /// what the file was before, up to an offset.
+    pub(crate) fn see_stale(&self, upto: u64, file: Vec<u8>) {
+        *self.shared.stale.lock().unwrap() = Some((upto, file));
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -97,7 +107,15 @@ impl DiskFile for FatedFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.shared.alive()?;
-        self.inner.read_at(buf, offset)
+        self.inner.read_at(buf, offset)?;
+        let mut stale = self.shared.stale.lock().unwrap();
+        if let Some((upto, file)) =
+            stale.take_if(|(upto, _)| buf.len() > 16 && (1..*upto).contains(&offset))
+        {
+            let len = ((upto - offset) as usize).min(buf.len());
+            buf[..len].copy_from_slice(&file[offset as usize..offset as usize + len]);
+        }
+        Ok(())
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
