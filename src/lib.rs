@@ -33,6 +33,7 @@
 //! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::increment`], [`Store::put_if_absent`] |
 //! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
 //! | what was written since, also after a restart; following as it is written | [`Store::changes`], [`Store::watch`] |
+//! | reading beside a process that writes | [`Store::open_read_only`], [`Store::refresh`] |
 //! | what survives what | [`Durability`] |
 //! | what went wrong, by what can be done about it | [`enum@Error`] |
 //! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |

@@ -82,7 +82,7 @@ fn a_follower_sees_what_was_there_and_after_a_refresh_what_came() {
         ("ttl", &|| {
             writer
                 .put_with_ttl("t", "6", Duration::from_secs(9))
-                .unwrap()
+                .unwrap();
         }),
         ("rotation", &|| {
             for i in 0..40 {
@@ -93,11 +93,11 @@ fn a_follower_sees_what_was_there_and_after_a_refresh_what_came() {
         ("close", &|| writer.close().unwrap()),
         ("after close", &|| writer.put("e", "7").unwrap()),
         ("a record longer than a segment", &|| {
-            writer.put("long", [b'x'; 200_000]).unwrap()
+            writer.put("long", vec![b'x'; 200_000]).unwrap();
         }),
         ("time", &|| disk.advance(10_000)),
         ("compaction of expired ones", &|| {
-            assert!(writer.compact().is_ok())
+            assert!(writer.compact().is_ok());
         }),
     ];
     for (what, step) in steps {
@@ -748,6 +748,7 @@ impl Watcher {
 
 /// What a follower sees at every operation of a writer that puts, deletes, expires, merges any
 /// segments, rotates, closes, dies in the middle of things, and meets a full disk.
+#[expect(clippy::too_many_lines, reason = "one life, from beginning to end")]
 fn watch(build: fn() -> CrabKvBuilder, steps: u64, fixed_seed: u64) {
     let mut rng = Rng(seed(fixed_seed));
     let disk = SimDisk::new(rng.next());

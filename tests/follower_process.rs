@@ -74,21 +74,21 @@ impl Seen {
     }
 }
 
-fn read_for_ever(store: &Store, seen: &Seen, stop: &AtomicBool, seed: u64) {
+fn read_for_ever(store: &Store, known: &Seen, stop: &AtomicBool, seed: u64) {
     let mut rng = Rng(seed);
     while !stop.load(Ordering::Relaxed) {
         match rng.below(100) {
             0..60 => {
                 let number = rng.below(KEYS);
                 let get = || store.get(key(number)).unwrap();
-                seen.check(number, || get().map(|value| value.to_vec()));
+                known.check(number, || get().map(|value| value.to_vec()));
             }
             60..98 => {
                 let reader = store.reader();
                 for _ in 0..20 {
                     let number = rng.below(KEYS);
                     let get = || reader.get(key(number)).unwrap();
-                    seen.check(number, || get().map(<[u8]>::to_vec));
+                    known.check(number, || get().map(<[u8]>::to_vec));
                 }
             }
             98 => {
@@ -250,7 +250,7 @@ fn a_follower_process_never_sees_anything_but_what_was_written_and_nothing_older
     let (mut writes, mut compactions, mut opens) = (0_u64, 0, 1);
     while Instant::now() < until {
         let mut batch = WriteBatch::new();
-        for _ in 0..1 + rng.below(4) {
+        for _ in 0..=rng.below(4) {
             // Some are written all the time.
             let keys = if rng.chance(50) { 50 } else { KEYS };
             let number = rng.below(keys);

@@ -26,6 +26,9 @@ pub(crate) struct Loaded {
     pub(crate) hint: Hint<Region>,
 }
 
+/// A key, and an entry of it with its segment's slot.
+pub(super) type KeyEntry = (Vec<u8>, (HintEntry, Slot));
+
 /// Fills an empty index and sums up what is live in each slot.
 pub(crate) fn load<D: Disk>(
     index: &mut IndexWriter,
@@ -189,8 +192,8 @@ pub(super) fn newest_by_key<D: Disk>(
     table: &SegmentTable<D>,
     pin: &Pin<'_>,
     group: &[(HintEntry, Slot)],
-) -> Result<Vec<(Vec<u8>, (HintEntry, Slot))>> {
-    let mut newest: Vec<(Vec<u8>, (HintEntry, Slot))> = Vec::new();
+) -> Result<Vec<KeyEntry>> {
+    let mut newest: Vec<KeyEntry> = Vec::new();
     for &(entry, slot) in group {
         let key = with_record(table, pin, slot, entry.offset, |record| {
             record.key().to_vec()
@@ -214,7 +217,9 @@ pub(super) fn len_of<D: Disk>(
     if entry.len != 0 {
         return Ok(entry.len as usize);
     }
-    with_record(table, pin, slot, entry.offset, |record| record.len())
+    with_record(table, pin, slot, entry.offset, |record: &Record<'_>| {
+        record.len()
+    })
 }
 
 /// Shows the record at an offset of a segment in the table to `read`.

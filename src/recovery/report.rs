@@ -19,7 +19,8 @@ use crate::format::SegmentId;
 pub struct RecoveryReport {
     /// Whether the store was made by this open.
     pub created: bool,
-    /// Whether the store had been closed in good order.
+    /// Whether the store had been closed in good order. Of a read-only store: whether nobody was
+    /// writing to it, or had died while doing so.
     pub clean: bool,
     /// How many segments there are.
     pub segments: usize,
@@ -29,7 +30,8 @@ pub struct RecoveryReport {
     pub keys: u64,
     /// How many segments were loaded from their hint files.
     pub hints_used: usize,
-    /// The segments that had to be scanned, and why; their hint files were written again.
+    /// The segments that had to be scanned, and why; their hint files were written again,
+    /// but by a read-only store.
     pub scanned: Vec<ScannedSegment>,
     /// What a crash left of the last write, if anything; it had not been acknowledged.
     pub torn_tail: Option<TornTail>,

@@ -2,7 +2,7 @@
 //! writes, and dies on command: for watching a store from beside it at every moment.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -191,6 +191,10 @@ impl Disk for FatedDisk {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.shared.pass(Event::Before("link"))?;
         self.inner.hard_link(from, to)
+    }
+
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        self.inner.canonical(dir)
     }
 
     fn available_space(&self, dir: &Path) -> io::Result<u64> {
