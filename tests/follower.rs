@@ -8,11 +8,13 @@ mod common;
 mod fated;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::hooked::{self, HookedDisk};
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, is_kind, put, put_ttl, seed, show,
+    Op, Rng, SimStore, State, contents, delete, effort, is_kind, put, put_ttl, sealed, seed, show,
     sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
@@ -449,6 +451,98 @@ fn nor_where_keys_share_hashes() {
 fn nor_with_compaction_by_itself() {
     let build = || sim_builder(1000).sync_interval(NEVER).hash_bits(6);
     follow_at_rest(build, 12_000, 45);
+}
+
+#[test]
+fn a_follower_begins_anew_when_a_merge_removes_what_it_was_about_to_open() {
+    let disk = SimDisk::new(14);
+    let writer = writer(&disk);
+    let fill = |value: &str| {
+        for i in 0..60 {
+            writer.put(format!("k{}", i % 20), value).unwrap();
+        }
+    };
+    fill("first");
+    let hooked = HookedDisk::new(disk.clone());
+    let builder = sim_builder(512).read_only(true);
+    let follower = builder.build_store_on(hooked.clone()).unwrap();
+    fill("second");
+    let merges = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&merges);
+    let merger = writer.clone();
+    hooked.set_hook(move |event, path| {
+        let mut merges = counted.lock().unwrap();
+        let is_segment = path.extension().is_some_and(|extension| extension == "seg");
+        if event == hooked::Event::Open && is_segment && *merges < 3 {
+            *merges += 1;
+            merger.put(format!("m{merges}"), "x").unwrap();
+            assert!(merger.compact().is_ok());
+        }
+    });
+    assert!(follower.refresh().unwrap());
+    hooked.clear_hook();
+    assert_eq!(*merges.lock().unwrap(), 3);
+    assert_eq!(follower.get("k0").unwrap().unwrap(), "second");
+    follower.refresh().unwrap();
+    assert_eq!(
+        contents(&follower, []).unwrap(),
+        contents(&writer, []).unwrap()
+    );
+}
+
+#[test]
+fn a_follower_keeps_up_with_writers_and_merges_on_many_threads() {
+    const WRITERS: u64 = 3;
+    const KEYS: u64 = 40;
+    let rounds = effort(1500);
+    let disk = SimDisk::new(seed(15));
+    let store = writer(&disk);
+    let follower = follower(&disk);
+    let left = AtomicU64::new(WRITERS);
+    let mut refreshes = 0;
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (store, left) = (&store, &left);
+            scope.spawn(move || {
+                for round in 1..=rounds {
+                    // Each key once in a round, and those of odd numbers deleted before.
+                    let key = format!("w{writer}k{}", round % KEYS);
+                    if round % 2 == 1 {
+                        store.delete(&key).unwrap();
+                    }
+                    store.put(&key, round.to_string()).unwrap();
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        scope.spawn(|| {
+            while left.load(Ordering::SeqCst) > 0 {
+                let picked: Vec<_> = sealed(&store).into_iter().step_by(2).collect();
+                store.compact_segments(&picked).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let mut seen = vec![0; (WRITERS * KEYS) as usize];
+            while left.load(Ordering::SeqCst) > 0 {
+                for (number, seen) in (0..).zip(&mut seen) {
+                    let key = format!("w{}k{}", number / KEYS, number % KEYS);
+                    if let Some(value) = follower.get(key).unwrap() {
+                        let round: u64 = std::str::from_utf8(&value).unwrap().parse().unwrap();
+                        assert!(round >= *seen, "{round} after {seen}");
+                        *seen = round;
+                    } else {
+                        assert!(*seen == 0 || number % 2 == 1, "a key vanished");
+                    }
+                }
+            }
+        });
+        while left.load(Ordering::SeqCst) > 0 {
+            refreshes += u64::from(follower.refresh().unwrap());
+        }
+    });
+    same_after_refresh(&follower, &store, &disk);
+    println!("{refreshes} refreshes");
+    assert!(refreshes > 10);
 }
 
 /// A write that failed once all its bytes were in the file, and was taken back.
