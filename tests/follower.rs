@@ -469,14 +469,14 @@ fn a_follower_begins_anew_when_a_merge_removes_what_it_was_about_to_open() {
     fill("second");
     let merges = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&merges);
-    let merger = writer.clone();
+    let compacting = writer.clone();
     hooked.set_hook(move |event, path| {
         let mut merges = counted.lock().unwrap();
         let is_segment = path.extension().is_some_and(|extension| extension == "seg");
         if event == hooked::Event::Open && is_segment && *merges < 3 {
             *merges += 1;
-            merger.put(format!("m{merges}"), "x").unwrap();
-            assert!(merger.compact().is_ok());
+            compacting.put(format!("m{merges}"), "x").unwrap();
+            assert!(compacting.compact().is_ok());
         }
     });
     assert!(follower.refresh().unwrap());

@@ -480,8 +480,8 @@ fn a_crash_between_footer_and_manifest_leaves_a_whole_segment() {
         let store = open(&image).unwrap();
         assert_eq!(store.get("a").unwrap().unwrap(), "1");
         assert!(store.recovery_report().torn_tail.is_none());
-        // The manifest of one segment: header 88, entry 24, checksum 4.
-        if is_sealed && !is_done && manifest.len() == 88 + 24 + 4 {
+        // The manifest of one segment: header 88, history 16, entry 24, checksum 4.
+        if is_sealed && !is_done && manifest.len() == 88 + 16 + 24 + 4 {
             between += 1;
             assert!(!store.recovery_report().clean);
             assert_eq!(footers(&image), 1);
