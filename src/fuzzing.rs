@@ -13,8 +13,9 @@ use crate::format::hint::{self, Hint, HintEntry, HintOwner};
 use crate::format::manifest::Manifest;
 use crate::format::record::{self, Kind, Record, RecordFields};
 use crate::format::segment::{HEADER_LEN, SegmentFooter, SegmentHeader};
-use crate::format::{Fields, Invalid, KeyHasher, SegmentId, SeqNo, StoreId, value};
+use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId, value};
 use crate::segment::hint::Summary;
+use crate::segment::salvage::Walk;
 use crate::segment::scanner::{self, Behind, Check};
 
 const CHECKSUM_LEN: usize = 4;
@@ -38,7 +39,7 @@ pub fn manifest(bytes: &[u8]) {
 ///
 /// When a promise is broken.
 pub fn hint(bytes: &[u8]) {
-    let Ok(owner) = owner_of(bytes) else {
+    let Ok(owner) = HintOwner::read(bytes) else {
         return;
     };
     for bytes in [bytes, &with_checksum(bytes)] {
@@ -109,8 +110,21 @@ fn records(bytes: &[u8], header: &SegmentHeader) {
             assert!(offset > scan.end, "a look ahead that looks back");
         }
     }
+    let mut last_end = HEADER_LEN as u64;
+    let mut walked_len = 0;
+    let walked = Walk::SEALED.run(bytes, header, |offset, record| {
+        assert!(offset >= last_end && offset % 8 == 0, "records overlap");
+        last_end = offset + record.len() as u64;
+        walked_len += 1;
+    });
+    let mut end = HEADER_LEN as u64;
+    for damaged in &walked.damage {
+        assert!(damaged.start >= end && damaged.end > damaged.start);
+        end = damaged.end;
+    }
     let hasher = KeyHasher::new(1, 48);
     let (summary, scan) = Summary::of(bytes, header, hasher, Check::Sealed);
+    assert!(walked_len >= summary.entries.len(), "a walk misses records");
     let data_len = scan.end;
     let owner = HintOwner {
         store: header.store,
@@ -169,19 +183,6 @@ fn repair_records(bytes: &mut [u8], header: &SegmentHeader) {
 fn shape_at(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
     let record = Record::parse(bytes.get(at..)?).ok()?;
     Some((record.len(), record.kind()))
-}
-
-/// The owner that a hint file's header names.
-fn owner_of(bytes: &[u8]) -> Result<HintOwner, Invalid> {
-    let mut fields = Fields(bytes);
-    fields.bytes::<16>()?;
-    Ok(HintOwner {
-        store: StoreId(fields.bytes()?),
-        segment: SegmentId(fields.u64()?),
-        data_len: fields.u64()?,
-        base_seq: SeqNo(fields.u64()?),
-        data_checksum: fields.u32()?,
-    })
 }
 
 /// The bytes with their last four made the checksum of the others.

@@ -40,6 +40,7 @@
 //! | where every byte is, and why it is still there | [`Stats`], [`Store::explain_compaction`] |
 //! | giving space back: by itself, on a thread, now | [`CrabKvBuilder::async_compaction`], [`Store::compact`] |
 //! | a copy while writing goes on, and the way back | [`Store::checkpoint`], [`restore`](restore()) |
+//! | whether every byte is as it was written | [`verify`], [`VerifyReport`] |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
 //! # Features
@@ -72,6 +73,7 @@ mod recovery;
 mod segment;
 mod store;
 mod sync;
+mod verify;
 
 pub use checkpoint::{CheckpointReport, RestoreReport, restore, restore_on};
 pub use compaction::{CompactionProgress, CompactionReport};
@@ -84,6 +86,10 @@ pub use store::{
     Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, NextCompaction,
     NotYetFree, Reader, SegmentExplanation, SegmentStats, SpaceExplanation, Stats, Store, Value,
     Verify, Watch, WriteBatch,
+};
+
+pub use verify::{
+    Damage, DamageKind, Note, NoteKind, ScanProgress, VerifyReport, verify, verify_on,
 };
 
 /// The README's examples, run as tests.

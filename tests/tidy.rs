@@ -23,6 +23,7 @@ const ROOMS: &[&str] = &[
     "recovery",
     "compaction",
     "checkpoint",
+    "verify",
     "store",
     "crabkv",
     "fuzzing",

@@ -54,6 +54,21 @@ pub(crate) struct HintOwner {
     pub(crate) data_checksum: u32,
 }
 
+impl HintOwner {
+    /// The owner that a hint file names, nothing checked: for those who have no segment to ask.
+    pub(crate) fn read(bytes: &[u8]) -> Result<HintOwner, Invalid> {
+        let mut fields = Fields(bytes);
+        fields.bytes::<16>()?;
+        Ok(HintOwner {
+            store: StoreId(fields.bytes()?),
+            segment: SegmentId(fields.u64()?),
+            data_len: fields.u64()?,
+            base_seq: SeqNo(fields.u64()?),
+            data_checksum: fields.u32()?,
+        })
+    }
+}
+
 /// One record of the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HintEntry {
@@ -67,6 +82,19 @@ pub(crate) struct HintEntry {
     pub(crate) collides: bool,
     /// `u64::MAX` where it never expires.
     pub(crate) expires_at_ms: u64,
+}
+
+impl HintEntry {
+    /// The entry as it reads once it has been written: a long length is left to the record.
+    pub(crate) fn as_written(self) -> HintEntry {
+        let units = self.len as usize / ALIGNMENT;
+        let len = if units >= usize::from(LONG) {
+            0
+        } else {
+            self.len
+        };
+        HintEntry { len, ..self }
+    }
 }
 
 /// Encodes a hint file. `entries` are sorted by hash, then by sequence number.
@@ -122,6 +150,13 @@ pub(crate) fn encode(owner: &HintOwner, entries: &[HintEntry]) -> Vec<u8> {
     let checksum = crc32fast::hash(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// The longest that a sound hint file with this many entries can be.
+pub(crate) fn max_file_len(entries: usize) -> usize {
+    // Each prefix length saves a byte of an entry and adds its table.
+    let layouts = [0, 1, 2].map(|prefix_bytes| Layout::new(entries, prefix_bytes, true).file_len);
+    layouts.into_iter().max().unwrap_or(0)
 }
 
 /// Where things are in a hint file.

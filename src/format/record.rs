@@ -244,8 +244,9 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    /// What a record with a good checksum must still satisfy: rules against hostile files.
-    fn check_fields(&self) -> Result<(), Invalid> {
+    /// What a record with a good checksum must still satisfy: rules against hostile files. Also
+    /// the cheap half of looking whether a record begins somewhere.
+    pub(crate) fn check_fields(&self) -> Result<(), Invalid> {
         let max_value = match self.kind() {
             Kind::Put => MAX_VALUE_LEN as u64,
             Kind::Tombstone => 0,

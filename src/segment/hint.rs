@@ -80,6 +80,11 @@ impl Summary {
         });
     }
 
+    /// The highest sequence number, if there is any record.
+    pub(crate) fn highest_seq(&self) -> Option<SeqNo> {
+        self.highest_seq
+    }
+
     /// The sequence number after the highest one.
     pub(crate) fn next_seq(&self) -> SeqNo {
         self.highest_seq

@@ -77,13 +77,15 @@ pub(crate) fn scan_part<'a>(
     scan
 }
 
-struct Sound<'a> {
-    record: Record<'a>,
+/// A record, or a frame with its records.
+pub(super) struct Sound<'a> {
+    pub(super) record: Record<'a>,
     /// The records of a batch frame, with their offsets.
-    members: Option<Vec<(u64, Record<'a>)>>,
+    pub(super) members: Option<Vec<(u64, Record<'a>)>>,
 }
 
-fn sound_record<'a>(
+/// The record that `bytes` begin with, if it is sound and follows the one of `last_seq`.
+pub(super) fn sound_record<'a>(
     bytes: &'a [u8],
     seed: u32,
     offset: u64,

@@ -1,0 +1,99 @@
+//! A file's bytes in memory, also where the system can read only some of them.
+//!
+//! Not a map: a block that cannot be read is an error here, and a signal there.
+
+use std::io;
+use std::path::Path;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+/// How many bytes are given up at a time where the system cannot read: a block of most disks.
+const BLOCK_LEN: usize = 4096;
+/// No segment is longer: the last record begins below 4 GiB, and a batch takes 1 GiB at most.
+const MAX_LEN: u64 = 6 << 30;
+
+/// A file as far as it can be read.
+pub(crate) struct FileBytes {
+    /// Zeros where the system could not read.
+    pub(crate) bytes: Vec<u8>,
+    /// The file's length, which may be beyond what was asked for.
+    pub(crate) file_len: u64,
+    /// Where the system could not read, and what it said.
+    pub(crate) unreadable: Vec<Unreadable>,
+}
+
+/// Bytes that the system could not read.
+pub(crate) struct Unreadable {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) reason: String,
+}
+
+/// Reads the first `most` bytes of a file, or all there are; `None` where there is no such file.
+pub(crate) fn read<D: Disk>(disk: &D, path: &Path, most: u64) -> io::Result<Option<FileBytes>> {
+    let file = match disk.open(path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let file_len = file.len()?;
+    let len = usize::try_from(file_len.min(most).min(MAX_LEN)).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(len, 0);
+    let mut read = FileBytes {
+        bytes,
+        file_len,
+        unreadable: Vec::new(),
+    };
+    if file.read_at(&mut read.bytes, 0).is_err() {
+        read.by_blocks(&file);
+    }
+    Ok(Some(read))
+}
+
+impl FileBytes {
+    /// Reads what can be read. A file that ends early was cut meanwhile, by its writer.
+    fn by_blocks(&mut self, file: &impl DiskFile) {
+        let mut end = self.bytes.len();
+        for (number, block) in self.bytes.chunks_mut(BLOCK_LEN).enumerate() {
+            let start = number * BLOCK_LEN;
+            let Err(error) = file.read_at(block, start as u64) else {
+                continue;
+            };
+            // What a failed read has put there is nobody's.
+            block.fill(0);
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                let mut len = 0;
+                while len < block.len()
+                    && file
+                        .read_at(&mut block[len..=len], (start + len) as u64)
+                        .is_ok()
+                {
+                    len += 1;
+                }
+                end = start + len;
+                break;
+            }
+            let (start, len) = (start as u64, block.len() as u64);
+            match self.unreadable.last_mut() {
+                Some(last) if last.end == start => last.end += len,
+                _ => self.unreadable.push(Unreadable {
+                    start,
+                    end: start + len,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        self.bytes.truncate(end);
+        self.file_len = self.file_len.min(end as u64);
+    }
+
+    /// Whether any of these bytes could not be read.
+    pub(crate) fn is_unreadable(&self, start: u64, end: u64) -> bool {
+        let overlaps = |bad: &Unreadable| bad.start < end && start < bad.end;
+        self.unreadable.iter().any(overlaps)
+    }
+}
