@@ -41,6 +41,7 @@
 //! | giving space back: by itself, on a thread, now | [`CrabKvBuilder::async_compaction`], [`Store::compact`] |
 //! | a copy while writing goes on, and the way back | [`Store::checkpoint`], [`restore`](restore()) |
 //! | whether every byte is as it was written | [`verify`], [`VerifyReport`] |
+//! | saving what is sound of a damaged store | [`repair`], [`RepairReport`] |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
 //! # Features
@@ -70,6 +71,7 @@ mod index;
 mod log;
 mod reclaim;
 mod recovery;
+mod repair;
 mod segment;
 mod store;
 mod sync;
@@ -81,6 +83,7 @@ pub use crabkv::CrabKv;
 pub use error::{Error, Result};
 pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
 pub use recovery::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
+pub use repair::{LostRange, ManifestUse, RepairOptions, RepairReport, repair, repair_on};
 pub use segment::ReadMode;
 pub use store::{
     Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, NextCompaction,

@@ -24,6 +24,7 @@ const ROOMS: &[&str] = &[
     "compaction",
     "checkpoint",
     "verify",
+    "repair",
     "store",
     "crabkv",
     "fuzzing",

@@ -322,6 +322,11 @@ impl<B: AsRef<[u8]>> Hint<B> {
         Ok(())
     }
 
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
     /// The sequence number after the highest one of the segment.
     pub(crate) fn next_seq(&self) -> SeqNo {
         self.next_seq

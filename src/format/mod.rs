@@ -13,6 +13,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
+pub(crate) mod crc;
 pub(crate) mod hash;
 pub(crate) mod hint;
 pub(crate) mod manifest;

@@ -12,7 +12,7 @@
 //! after itself and starts from a seed of the segment's salt and id and the record's offset:
 //! stale, moved and copied bytes do not decode.
 
-use super::{Fields, Invalid, MAX_BATCH_BYTES, MAX_VALUE_LEN, SeqNo, align};
+use super::{Fields, Invalid, MAX_BATCH_BYTES, MAX_VALUE_LEN, SeqNo, align, crc};
 
 /// Length of the fixed part: checksum 4, kind and flags 1, synced distance 1, key length 2,
 /// value length 4, sequence delta 4.
@@ -108,10 +108,20 @@ fn value_offset(key_len: usize, expires: bool) -> usize {
 /// of 8 below 2^35, so no two of them give the same seed.
 #[inline]
 fn checksum(seed: u32, offset: u64, bytes: &[u8]) -> u32 {
-    let at = ((offset >> 3) as u32).wrapping_mul(0x9e37_79b1);
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed ^ at);
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed ^ mixed(offset));
     hasher.update(bytes);
     hasher.finalize()
+}
+
+#[inline]
+fn mixed(offset: u64) -> u32 {
+    ((offset >> 3) as u32).wrapping_mul(0x9e37_79b1)
+}
+
+/// The seed with which the checksum of what may be a record at `offset` fits: there is exactly one.
+pub(crate) fn seed_of(record: &Record<'_>, offset: u64) -> u32 {
+    let checksum = Fields(record.bytes).u32().unwrap_or(0);
+    crc::start_of(checksum, &record.bytes[4..]) ^ mixed(offset)
 }
 
 /// Writes a record over all of `out`, which has the length that [`encoded_len`] says.
@@ -172,6 +182,11 @@ pub(crate) fn rewrite(out: &mut [u8], seq_delta: u32, seed: u32, offset: u64) {
     out[5] = SyncedDistance::UNKNOWN.encoded();
     out[12..16].copy_from_slice(&seq_delta.to_le_bytes());
     finish(seed, offset, out);
+}
+
+/// Says anew whether another key shares a copied record's hash; its checksum is made afterwards.
+pub(crate) fn set_collides(out: &mut [u8], collides: bool) {
+    out[4] = out[4] & !COLLIDES | if collides { COLLIDES } else { 0 };
 }
 
 /// A record in place: fields are read where they lie.
@@ -524,6 +539,26 @@ mod tests {
         assert_eq!(record.seq(SeqNo(100)), SeqNo(109));
         assert!(!record.is_batched());
         assert_eq!(record.synced().synced_upto(4096), 0);
+    }
+
+    #[test]
+    fn a_copy_can_say_anew_whether_it_collides() {
+        let mut bytes = encoded(&fields(b"key", b"value"), 128);
+        for collides in [true, true, false] {
+            set_collides(&mut bytes, collides);
+            rewrite(&mut bytes, 3, 42, 64);
+            let record = Record::decode(&bytes, 42, 64).unwrap();
+            assert_eq!(record.collides(), collides);
+            assert_eq!((record.kind(), record.key()), (Kind::Put, &b"key"[..]));
+        }
+    }
+
+    #[test]
+    fn the_seed_of_a_checksum_can_be_found_again() {
+        let bytes = encoded(&fields(b"key", b"value"), 128);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!(seed_of(&record, 128), 0x1234_5678);
+        assert_ne!(seed_of(&record, 136), 0x1234_5678);
     }
 
     #[test]

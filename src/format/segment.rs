@@ -1,6 +1,6 @@
 //! A segment's header and footer: who it is, and once sealed, what is in it.
 
-use super::{FORMAT_VERSION, Fields, Invalid, SegmentId, SeqNo, StoreId};
+use super::{FORMAT_VERSION, Fields, Invalid, SegmentId, SeqNo, StoreId, crc};
 
 const HEADER_MAGIC: [u8; 8] = *b"CRABSEG\n";
 const FOOTER_MAGIC: [u8; 8] = *b"CRABEND\n";
@@ -71,6 +71,18 @@ impl SegmentHeader {
         hasher.update(&self.salt.to_le_bytes());
         hasher.update(&self.id.0.to_le_bytes());
         hasher.finalize()
+    }
+}
+
+impl SegmentHeader {
+    /// A salt with which the segment `id` has this seed, for one whose salt is lost.
+    pub(crate) fn salt_for(seed: u32, id: SegmentId) -> u64 {
+        let behind_salt = crc::start_of(seed, &id.0.to_le_bytes());
+        let half = [0; 4];
+        let other = crc::bridge(crc32fast::hash(&half), behind_salt);
+        let mut salt = [0; 8];
+        salt[4..].copy_from_slice(&other);
+        u64::from_le_bytes(salt)
     }
 }
 
@@ -173,6 +185,15 @@ mod tests {
             let mut bytes = header().encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&bytes).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_salt_can_be_found_for_any_seed() {
+        for seed in [0, 1, 0xdead_beef, header().checksum_seed()] {
+            let salt = SegmentHeader::salt_for(seed, header().id);
+            let other = SegmentHeader { salt, ..header() };
+            assert_eq!(other.checksum_seed(), seed);
         }
     }
 

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::Instant;
 
 pub use report::{Damage, DamageKind, Note, NoteKind, ScanProgress, VerifyReport};
+pub(crate) use segment::state_by_files;
 
 use crate::disk::{DirEntry, Disk, OsDisk};
 use crate::error::{Error, Result};
