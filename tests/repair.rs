@@ -322,28 +322,42 @@ fn a_damaged_batch_is_lost_as_a_whole_unless_parts_of_it_are_wanted() {
     assert_eq!(lost, [(64 + 80, 24), (64 + 80 + 24 + 80, 80)]);
 }
 
-/// A store whose second segment begins with the deletion of a key that is in the first.
-fn with_a_deletion() -> SimDisk {
+/// A store in which the segment of this number begins with the deletion of key 1, in 24 bytes, and
+/// a newer value of key 2; the older ones of both are in a segment before it.
+fn with_a_deletion() -> (SimDisk, String) {
     let disk = SimDisk::new(1);
     let store = open(&disk);
-    // Four records of 96 bytes, behind which there is no room for another one.
     for key in 0..4_u8 {
-        store.put([key], [key; 66]).unwrap();
+        store.put([key], [key; 50]).unwrap();
     }
+    // Ends the segment.
+    store.compact().unwrap();
+    let segments = || {
+        let names = disk
+            .files(Path::new("/db"))
+            .into_iter()
+            .map(|(name, _)| name);
+        names
+            .filter(|name| is_kind(name, "seg"))
+            .collect::<Vec<_>>()
+    };
+    let before = segments();
     store.delete([1]).unwrap();
+    let number = segments().into_iter().find(|name| !before.contains(name));
+    let number = number.unwrap().trim_end_matches(".seg").to_owned();
     store.put([2], [22; 50]).unwrap();
     for key in 4..12_u8 {
         store.put([key], [key; 50]).unwrap();
     }
     drop(store);
-    assert!(disk.read_raw(&path("000000000002.hint")).is_some());
-    disk
+    assert!(disk.read_raw(&path(&format!("{number}.hint"))).is_some());
+    (disk, number)
 }
 
 #[test]
 fn a_lost_deletion_that_a_hint_file_knows_of_is_kept() {
-    let disk = with_a_deletion();
-    disk.corrupt(&path("000000000002.seg"), 64 + 10, 1);
+    let (disk, number) = with_a_deletion();
+    disk.corrupt(&path(&format!("{number}.seg")), 64 + 10, 1);
     let report = repaired(&disk);
     assert!(!all(&disk).contains_key(&[1][..]), "it is back");
     assert!(!report.deletions_may_be_lost);
@@ -353,13 +367,13 @@ fn a_lost_deletion_that_a_hint_file_knows_of_is_kept() {
 
 #[test]
 fn a_lost_deletion_that_nothing_knows_of_is_warned_of() {
-    let disk = with_a_deletion();
-    disk.corrupt(&path("000000000002.seg"), 64 + 10, 1);
-    disk.remove_raw(&path("000000000002.hint"));
+    let (disk, number) = with_a_deletion();
+    disk.corrupt(&path(&format!("{number}.seg")), 64 + 10, 1);
+    disk.remove_raw(&path(&format!("{number}.hint")));
     let report = repaired(&disk);
     assert_eq!(
         all(&disk)[&[1][..]].0,
-        [1; 66],
+        [1; 50],
         "nothing says that it is deleted"
     );
     assert!(report.deletions_may_be_lost && !report.is_complete());
@@ -373,11 +387,10 @@ fn a_lost_deletion_that_nothing_knows_of_is_warned_of() {
 
 #[test]
 fn an_older_value_in_place_of_a_lost_one_is_counted() {
-    let disk = with_a_deletion();
-    // The tombstone takes 24 bytes; behind it is the newer value of key 2.
-    disk.corrupt(&path("000000000002.seg"), 64 + 24 + 40, 1);
+    let (disk, number) = with_a_deletion();
+    disk.corrupt(&path(&format!("{number}.seg")), 64 + 24 + 40, 1);
     let report = repaired(&disk);
-    assert_eq!(all(&disk)[&[2][..]].0, [2; 66]);
+    assert_eq!(all(&disk)[&[2][..]].0, [2; 50]);
     assert_eq!(report.older_values, 1);
     assert!(!report.deletions_may_be_lost);
 }
