@@ -18,7 +18,7 @@ use common::{
     put_ttl, remove_hints, seal, sealed, seed, show, sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
-use crabkv::{Error, SegmentId, Store, WriteBatch};
+use crabkv::{CompactionReport, Error, SegmentId, Store, WriteBatch};
 
 fn open(disk: &SimDisk) -> SimStore {
     sim_builder(512).build_store_on(disk.clone()).unwrap()
@@ -138,7 +138,8 @@ fn deleting_everything_gives_the_room_back_on_a_real_disk() {
     let bytes: u64 = files
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
-    assert!(bytes < 4096, "{bytes} bytes");
+    // Of a 64 KiB segment a sixteenth is kept in reserve.
+    assert!(bytes < 8192, "{bytes} bytes");
 }
 
 #[test]
@@ -260,63 +261,72 @@ fn what_is_compressed_is_copied_as_it_is() {
     }
 }
 
+/// Damages one byte of a segment, and merges. Tells whether it was in a record that is needed; in
+/// one that is not, it goes with its record.
+fn merge_with_damage(victim: SegmentId, at: u64) -> bool {
+    let disk = SimDisk::new(1);
+    let (store, state) = mixed(&disk);
+    // What is mapped on the simulated disk stays as it was mapped.
+    drop(store);
+    let name = format!("{:012}.seg", victim.get());
+    let path = Path::new("/db").join(&name);
+    disk.corrupt(&path, at, 0x10);
+    let store = open(&disk);
+    let files = segment_files(&disk);
+    let context = format!("{name} damaged at {at}");
+    let is_damage = |result: crabkv::Result<CompactionReport>| match result {
+        Err(Error::Corrupt { file, offset, .. }) => {
+            assert_eq!(file, path);
+            assert!((64..=at).contains(&offset), "{offset}: {context}");
+            true
+        }
+        Err(other) => panic!("{other}: {context}"),
+        Ok(_) => false,
+    };
+    if !is_damage(store.compact_segments(&sealed(&store))) {
+        check(&store, &state, &context);
+        return false;
+    }
+    assert_eq!(segment_files(&disk), files, "{context}");
+    // A full compaction is many merges: those of other segments may be done.
+    assert!(is_damage(store.compact()));
+    assert_eq!(segment_files(&disk).get(&name), files.get(&name));
+    // What is lost says so; in a batch that may be all of its members.
+    let lost = state.iter().filter(|(key, entry)| match store.get(key) {
+        Ok(value) => {
+            assert_eq!(value.as_ref().map(entry_of).as_ref(), Some(*entry));
+            false
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+            true
+        }
+    });
+    assert!(lost.count() <= 3);
+    // The store goes on: other segments are merged, and it is written to and opened again.
+    let mut others = sealed(&store);
+    others.retain(|id| *id != victim);
+    store.compact_segments(&others).unwrap();
+    store.put("next", "works").unwrap();
+    drop(store);
+    let store = open(&disk);
+    assert_eq!(store.get("next").unwrap().unwrap(), "works");
+    true
+}
+
 #[test]
 fn a_damaged_record_stops_a_merge_that_leaves_everything_as_it_was() {
-    let disk = SimDisk::new(1);
-    let (store, _) = mixed(&disk);
-    let victim = sealed(&store)[2];
-    let name = format!("{:012}.seg", victim.get());
+    let (store, _) = mixed(&SimDisk::new(1));
     let segments = store.stats().segments.into_iter();
-    let data_len = segments
-        .filter(|s| s.id == victim)
-        .map(|s| s.data_bytes)
-        .sum();
-    drop(store);
-    let mut damaged = 0;
-    for at in (64..data_len).step_by(13) {
-        let disk = SimDisk::new(1);
-        let (store, state) = mixed(&disk);
-        // What is mapped on the simulated disk stays as it was mapped.
-        drop(store);
-        let path = Path::new("/db").join(&name);
-        disk.corrupt(&path, at, 0x10);
-        let store = open(&disk);
-        let files = segment_files(&disk);
-        for _ in 0..2 {
-            match store.compact() {
-                Err(Error::Corrupt { file, offset, .. }) => {
-                    assert_eq!(file, path);
-                    assert!((64..=at).contains(&offset), "{offset}, damaged at {at}");
-                }
-                other => panic!("{other:?}"),
-            }
-            assert_eq!(segment_files(&disk), files, "damaged at {at}");
-        }
-        // One key at most is lost, and says so.
-        let lost = state.iter().filter(|(key, entry)| match store.get(key) {
-            Ok(value) => {
-                assert_eq!(value.as_ref().map(entry_of).as_ref(), Some(*entry));
-                false
-            }
-            Err(error) => {
-                assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-                true
-            }
-        });
-        // In a batch the damage is that of its frame: all of its members.
-        assert!(lost.count() <= 3);
-        // The store goes on: other segments are merged, and it is written to and opened again.
-        let mut others = sealed(&store);
-        others.retain(|id| *id != victim);
-        store.compact_segments(&others).unwrap();
-        store.put("next", "works").unwrap();
-        drop(store);
-        let store = open(&disk);
-        assert_eq!(store.get("next").unwrap().unwrap(), "works");
-        damaged += 1;
-    }
-    println!("{damaged} places");
-    assert!(damaged > 10);
+    let sealed = segments.filter(|segment| segment.sealed);
+    let places: Vec<_> = sealed
+        .flat_map(|segment| (64..segment.data_bytes).map(move |at| (segment.id, at)))
+        .step_by(29)
+        .collect();
+    let stopped = places.iter().filter(|(id, at)| merge_with_damage(*id, *at));
+    let (stopped, places) = (stopped.count(), places.len());
+    println!("{stopped} of {places} places stop the merge");
+    assert!(stopped > 10 && stopped < places);
 }
 
 /// Every value says whose it is and how old, and is of a length that depends on both.
@@ -623,12 +633,14 @@ fn held_in_the_background(disk: &HookedDisk) -> (Store<HookedDisk>, State, mpsc:
         op.apply(&store).unwrap();
         op.apply_to(&mut state, disk.now_ms());
     };
+    // Every other value stays, so that there is something to copy.
     for number in 0_u64.. {
         if is_there.load(Ordering::SeqCst) {
             break;
         }
-        assert!(number < 1_000_000, "no compaction begins");
-        write(&format!("k{}", number % 20), value(number, 1).repeat(200));
+        assert!(number < 10_000, "no compaction begins");
+        let key = if number % 2 == 0 { number } else { number % 20 };
+        write(&format!("k{key}"), value(number, 1).repeat(100));
         thread::sleep(Duration::from_micros(100));
     }
     // Writes and reads go on.
@@ -684,13 +696,16 @@ fn two_threads_may_compact_at_once() {
     }
 }
 
+type Merge = fn(&SimStore) -> crabkv::Result<()>;
+
 #[test]
 fn a_disk_that_is_full_at_any_point_of_a_merge_leaves_the_inputs_untouched() {
     let (mut failed, mut done) = (0, 0);
     let everything = |store: &SimStore| store.compact().map(|_| ());
+    let all_at_once = |store: &SimStore| store.compact_segments(&sealed(store)).map(|_| ());
     let some = |store: &SimStore| store.compact_segments(&sealed(store)[1..5]).map(|_| ());
-    let merges: [fn(&SimStore) -> crabkv::Result<()>; 2] = [everything, some];
-    for merge in merges {
+    let merges: [(Merge, bool); 3] = [(everything, false), (all_at_once, true), (some, true)];
+    for (merge, is_one_merge) in merges {
         for room in (0..8192).step_by(48) {
             let disk = SimDisk::new(1);
             let (store, mut state) = mixed(&disk);
@@ -700,7 +715,10 @@ fn a_disk_that_is_full_at_any_point_of_a_merge_leaves_the_inputs_untouched() {
                 Ok(()) => done += 1,
                 Err(Error::DiskFull { .. }) => {
                     failed += 1;
-                    assert_eq!(segment_files(&disk), files, "{room} bytes of room");
+                    // Of many merges, those that had room may be done.
+                    if is_one_merge {
+                        assert_eq!(segment_files(&disk), files, "{room} bytes of room");
+                    }
                 }
                 Err(other) => panic!("{other}, with {room} bytes of room"),
             }

@@ -152,32 +152,32 @@ impl<'a> Episode<'a> {
     fn step(&mut self) {
         Counts::add(&self.counts.operations, 1);
         match self.rng.below(1000) {
-            0..600 => {
+            0..630 => {
                 let write = self.a_write();
                 self.apply(Op::Write(write));
             }
-            600..680 => {
+            630..710 => {
                 let writes = 1 + self.rng.below(4);
                 let writes = (0..writes).map(|_| self.a_write()).collect();
                 self.apply(Op::Batch(writes));
             }
-            680..760 => self.conditional(),
-            760..810 => self.read(),
-            810..880 => {
+            710..790 => self.conditional(),
+            790..845 => self.read(),
+            845..915 => {
                 let ms = self.rng.below(400);
                 self.disk.advance(ms);
             }
-            880..950 => self.merge_some(),
-            950..960 => {
+            915..960 => self.merge_some(),
+            960..967 => {
                 let report = self.store().compact().unwrap();
                 Counts::add(&self.counts.merges, 1);
                 Counts::add(&self.counts.dropped_records, report.records_dropped);
                 self.happened.push(Happened::Merged(Vec::new()));
                 self.check(self.store());
             }
-            960..970 => self.look_at_a_copy(),
-            970..990 => self.reopen(),
-            990..996 => self.cut_the_power(),
+            967..975 => self.look_at_a_copy(),
+            975..991 => self.reopen(),
+            991..996 => self.cut_the_power(),
             _ => self.set_the_clock_back(),
         }
     }
@@ -256,7 +256,7 @@ impl<'a> Episode<'a> {
 
     /// Merges a few of the sealed segments, whichever they are, once or a few times over.
     fn merge_some(&mut self) {
-        for _ in 0..=self.rng.below(3) {
+        for _ in 0..=self.rng.below(2) {
             let percent = [20, 50, 80][self.rng.below(3) as usize];
             let mut some = sealed(self.store());
             some.retain(|_| self.rng.chance(percent));
@@ -270,7 +270,7 @@ impl<'a> Episode<'a> {
             self.happened.push(Happened::Merged(ids));
         }
         self.check(self.store());
-        if self.rng.chance(30) {
+        if self.rng.chance(20) {
             self.look_at_a_copy();
         }
     }

@@ -327,7 +327,8 @@ impl<D: Disk> Engine<D> {
         self.compact_now(pick::has_something_to_give)
     }
 
-    /// Merges just these segments, sealed ones, whatever they have to give: for tests.
+    /// Seals the active segment and merges just these, sealed ones, whatever they have to give:
+    /// for tests.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn compact_segments(&self, ids: &[SegmentId]) -> Result<CompactionReport> {
         let begun = Instant::now();

@@ -406,8 +406,8 @@ impl<D: Disk> Store<D> {
         self.engine.explain_compaction()
     }
 
-    /// Merges just these segments, sealed ones, whatever they have to give: for tests, which want
-    /// merges in every order.
+    /// Seals the active segment, then merges just these, sealed ones, whatever they have to give:
+    /// for tests, which want merges in every order.
     ///
     /// # Errors
     ///
