@@ -931,3 +931,47 @@ fn restoring_writes_nothing_to_a_checkpoint_that_has_no_lock_file() {
     assert!(disk.read_raw(Path::new("/backup/LOCK")).is_none());
     assert_eq!(contents_of(&disk, "/restored"), all(&store));
 }
+
+#[test]
+fn a_read_only_store_makes_checkpoints_beside_its_writer() {
+    let parent = tempfile::tempdir().unwrap();
+    let (data, backup) = (parent.path().join("data"), parent.path().join("backup"));
+    let writer = Store::builder(&data)
+        .segment_size(16 << 10)
+        .sync_interval(Duration::from_secs(3600))
+        .build_store()
+        .unwrap();
+    writer.put("first", "1").unwrap();
+    let follower = Store::open_read_only(&data).unwrap();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // One number after the other, so that a checkpoint must hold a prefix of them.
+            for number in 0..30_000_u64 {
+                let key = format!("k{}", number % 50);
+                writer.put(key, number.to_le_bytes()).unwrap();
+                if number % 3000 == 0 {
+                    writer.compact().unwrap();
+                }
+            }
+            is_done.store(true, Ordering::SeqCst);
+        });
+        while !is_done.load(Ordering::SeqCst) {
+            let report = follower.checkpoint(&backup).unwrap();
+            let copy = Store::open_read_only(&backup).unwrap();
+            assert_eq!(copy.get("first").unwrap().unwrap(), "1");
+            let numbers = copy.scan_prefix("k").map(|entry| {
+                let bytes = entry.unwrap().1.to_vec();
+                u64::from_le_bytes(bytes.try_into().unwrap())
+            });
+            let mut numbers: Vec<_> = numbers.collect();
+            numbers.sort_unstable();
+            let steps = numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+            assert!(steps, "{numbers:?} up to {:?}", report.last);
+        }
+    });
+    follower.checkpoint(&backup).unwrap();
+    let copy = Store::open(&backup).unwrap();
+    assert_eq!(copy.len(), writer.len());
+    assert!(crabkv::verify(&data).unwrap().is_sound());
+}

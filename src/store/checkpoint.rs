@@ -31,6 +31,9 @@ impl<D: Disk> Store<D> {
     /// it was, whatever happens. If the first one into a directory fails or is interrupted, the
     /// directory is no store until this is called again and succeeds.
     ///
+    /// A [read-only](crate::CrabKvBuilder::read_only) store makes one, too, of what it sees after
+    /// a [`refresh`](Store::refresh), beside the process that writes.
+    ///
     /// Segments that are linked share their bytes on the disk with the store: a checkpoint on the
     /// same disk is no protection against the disk's damage. Copy it elsewhere, or have the
     /// checkpoint made on another disk. [`restore`](crate::restore()) is the way back.
@@ -67,22 +70,39 @@ impl<D: Disk> Store<D> {
     }
 }
 
+/// How often a read-only store begins again because a segment was compacted away meanwhile.
+const MAX_TRIES: u32 = 100;
+
+/// How often it does because a segment seems damaged.
+const MAX_TRIES_IF_DAMAGED: u32 = 3;
+
 impl<D: Disk> Engine<D> {
     fn checkpoint(&self, dir: &Path) -> Result<CheckpointReport> {
         let started = Instant::now();
         let store = self.lock_writer().log.manifest().store;
         let target = Target::enter(&self.disk, &self.settings.dir, dir, store)?;
-        self.flush_write_back()?;
-        let snapshot = self.checkpoint_snapshot()?;
-        let added = target.add(&snapshot).map_err(|failure| match failure {
-            Failure::Error(error) => error,
-            // What this process holds, nobody but a stranger removes.
-            Failure::Gone(path) => Error::corrupt(
-                &path,
-                0,
-                "the manifest names this segment, but it is missing",
-            ),
-        })?;
+        if !self.settings.read_only {
+            self.flush_write_back()?;
+        }
+        let mut tries = 0;
+        let (snapshot, added) = loop {
+            let snapshot = self.checkpoint_snapshot()?;
+            tries += 1;
+            match target.add(&snapshot) {
+                Ok(added) => break (snapshot, added),
+                // The process that writes has compacted it away; there is a newer manifest.
+                Err(Failure::Gone(_)) if self.settings.read_only && tries < MAX_TRIES => {}
+                // It may be ending what a crash before it has left.
+                Err(Failure::Error(Error::Corrupt { .. }))
+                    if self.settings.read_only && tries < MAX_TRIES_IF_DAMAGED => {}
+                Err(Failure::Error(error)) => return Err(error),
+                // What this process holds, nobody but a stranger removes.
+                Err(Failure::Gone(path)) => {
+                    let reason = "the manifest names this segment, but it is missing";
+                    return Err(Error::corrupt(&path, 0, reason));
+                }
+            }
+        };
         Ok(CheckpointReport {
             segments_linked: added.linked,
             segments_copied: added.copied,
@@ -97,8 +117,14 @@ impl<D: Disk> Engine<D> {
     /// the list of segments.
     fn checkpoint_snapshot(&self) -> Result<Snapshot<D>> {
         let (manifest, sealed, tail) = {
+            if self.settings.read_only {
+                // What was followed so far is copied, and made durable there.
+                self.refresh()?;
+            }
             let lead = self.turn.lead();
-            self.commit(&lead)?;
+            if !self.settings.read_only {
+                self.commit(&lead)?;
+            }
             self.durable_parts(&lead)
         };
         Snapshot::new(manifest, sealed, tail)
