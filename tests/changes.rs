@@ -340,6 +340,76 @@ fn the_feed_leads_to_the_state_by_pread_with_an_interval() {
     leads_anyone_to_the_state(build, 30);
 }
 
+/// As [`leads_to_the_state`], by the feed of a store that is read-only beside the writer, and only
+/// now and then caught up: its segments may be merged away under it.
+#[test]
+fn the_feed_of_a_follower_leads_to_what_the_follower_holds() {
+    let seed = seed(60);
+    let (mut told, mut caught_up) = (0, 0);
+    for round in 0..effort(25) {
+        let mut rng = Rng(seed.wrapping_add(round * 1000));
+        let disk = SimDisk::new(rng.next());
+        let build = || sim_builder(400).auto_compaction(false);
+        let mut store = build().build_store_on(disk.clone()).unwrap();
+        let follower = build().read_only(true).build_store_on(disk.clone());
+        let follower = follower.unwrap();
+        let mut consumer = Consumer::new();
+        for number in 0..300 {
+            match rng.below(100) {
+                0..75 => match random_op(&mut rng, number, SMALL) {
+                    Op::Advance(ms) => disk.advance(ms),
+                    op => op.apply(&store).unwrap(),
+                },
+                75..82 => {
+                    let mut some = segments(&store);
+                    some.retain(|_| rng.chance(50));
+                    store.compact_segments(&some).unwrap();
+                }
+                82..84 => {
+                    drop(store);
+                    store = build().build_store_on(disk.clone()).unwrap();
+                }
+                84..90 => drop(follower.refresh().unwrap()),
+                _ => match consumer.follow(&follower, usize::MAX) {
+                    Ok(_) => {
+                        assert_eq!(consumer.position, follower.next_seq());
+                        consumer.must_equal(&follower, disk.now_ms());
+                        caught_up += 1;
+                    }
+                    Err(Error::HistoryCompacted { .. }) => {
+                        consumer = Consumer::new();
+                        told += 1;
+                    }
+                    Err(error) => panic!("{error}"),
+                },
+            }
+        }
+    }
+    println!("caught up {caught_up} times, told of missing deletions {told} times");
+    assert!(told > 0 && caught_up > 0);
+}
+
+#[test]
+fn a_watch_on_a_follower_is_woken_by_a_refresh() {
+    let disk = SimDisk::new(1);
+    let store = store_on(&disk);
+    store.put("before", "").unwrap();
+    let follower = sim_builder(4096).read_only(true).build_store_on(disk);
+    let follower = follower.unwrap();
+    let mut watch = follower.watch("");
+    store.put("key", "").unwrap();
+    assert!(watch.try_next().unwrap().is_none());
+    let watcher = std::thread::spawn(move || {
+        let keys: Vec<_> = watch.map(|change| change.unwrap().key).collect();
+        keys
+    });
+    follower.refresh().unwrap();
+    store.put("another", "").unwrap();
+    follower.refresh().unwrap();
+    follower.close().unwrap();
+    assert_eq!(watcher.join().unwrap(), [&b"key"[..], b"another"]);
+}
+
 /// A store on a simulated disk whose segments are merged only when that is asked for.
 fn store_on(disk: &SimDisk) -> SimStore {
     let builder = sim_builder(4096).auto_compaction(false);

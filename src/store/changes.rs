@@ -160,6 +160,10 @@ impl<D: Disk> Store<D> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// **A [read-only](crate::CrabKvBuilder::read_only) store** gives what it has caught up with.
+    /// That can be ahead of what the writer has made durable, so that a power cut, or a full disk,
+    /// takes back what was given; a position is worth keeping only where that is of no account.
+    ///
     /// A `since` beyond the newest change gives nothing. Sequence numbers belong to one store: a
     /// store that was restored from an older copy of itself is another one.
     ///
@@ -188,7 +192,7 @@ impl<D: Disk> Engine<D> {
     /// Brings everything that was written to where the feed gives it. On a store that refuses
     /// writes there is nothing to bring: reads go on.
     fn settle_all(&self) -> Result<()> {
-        if self.poison.get().is_some() {
+        if self.settings.read_only || self.poison.get().is_some() {
             return Ok(());
         }
         self.flush_write_back()?;

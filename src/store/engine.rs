@@ -99,6 +99,7 @@ impl<D: Disk> Engine<D> {
             hasher: log.manifest().hasher,
             read_mode: settings.read_mode,
             verify: settings.verify != Verify::Never,
+            is_follower: settings.read_only,
         };
         // What recovery has read, or copied, is durable.
         let feed = Arc::new(Feed::new(origin, log.next_seq()));
@@ -186,6 +187,7 @@ impl<D: Disk> Engine<D> {
     /// Flushes, syncs, and tells the manifest that the store ended in good order.
     pub(crate) fn close(&self) -> Result<()> {
         if self.settings.read_only {
+            self.feed.note_closed();
             return Ok(());
         }
         self.end_compaction();

@@ -5,7 +5,7 @@
 //!
 //! - the **settled** mark. Every record below it is durable and published, or will never be; so the
 //!   feed never gives what a crash could take back. It is raised under the writer lock, wherever
-//!   a group of writes becomes both.
+//!   a group of writes becomes both. In a follower it is where the last refresh came to.
 //! - the watches' alarm. Raising the mark costs one look at a counter where nobody watches; else a
 //!   lock that is held for no time, and a wake-up. What was written is not handed over: a watch
 //!   reads it from the log.
@@ -56,6 +56,9 @@ pub(crate) struct Origin<D: Disk> {
     pub(crate) read_mode: ReadMode,
     /// Whether checksums are verified.
     pub(crate) verify: bool,
+    /// Whether another process writes: then what has been read of the active segment may be taken
+    /// back, and other records come in its place.
+    pub(crate) is_follower: bool,
 }
 
 struct Ending<D: Disk> {
@@ -269,6 +272,9 @@ impl<D: Disk> Feed<D> {
     /// Notes where a settled record is in a segment that is appended to, if it is far enough
     /// from the landmark before it.
     pub(crate) fn note_landmark(&self, segment: SegmentId, seq: SeqNo, offset: u64) {
+        if self.origin.is_follower {
+            return;
+        }
         let mut landmarks = self.lock_landmarks();
         if segment > landmarks.segment {
             *landmarks = Landmarks {

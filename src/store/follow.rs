@@ -82,6 +82,8 @@ impl<D: Disk> Engine<D> {
         writer.changing = true;
         let done = follower.catch_up(news, &mut writer.index, &mut writer.log, &self.collector);
         writer.changing = false;
-        done.map(|()| true)
+        done?;
+        self.feed.settle(writer.log.next_seq());
+        Ok(true)
     }
 }

@@ -157,7 +157,8 @@ impl<D: Disk> Store<D> {
     ///
     /// As an iterator, [`Watch`] waits for the next change. It gives what
     /// [`changes`](Store::changes) gives, as soon as it is durable and visible: with a sync interval
-    /// that is at the next sync, with a write-back buffer after the next flush. It ends when the
+    /// that is at the next sync, with a write-back buffer after the next flush, in a read-only store
+    /// when it is [refreshed](Store::refresh). It ends when the
     /// store is closed or its last handle is dropped.
     ///
     /// ```

@@ -48,6 +48,7 @@ pub(super) fn usage_of(id: SegmentId, data_len: u64, hint: &Hint<Region>) -> Usa
         records: hint.len() as u64,
         tombstone_bytes: tombstones.map(|entry| u64::from(entry.len)).sum(),
         expiries: Expiries::of(hint.earliest_expiry_ms(), || hint.entries(0..hint.len())),
+        next_seq: hint.next_seq(),
         ..Usage::new(id)
     }
 }
