@@ -149,8 +149,8 @@ impl<D: Disk> Store<D> {
     /// let mut changes = store.changes(position)?;
     /// for change in changes.by_ref() {
     ///     let change = change?;
-    ///     match change.value() {
-    ///         Some(value) => copy.insert(change.key, value.to_vec()),
+    ///     match change.value().map(|value| value.to_vec()) {
+    ///         Some(value) => copy.insert(change.key, value),
     ///         None => copy.remove(&change.key),
     ///     };
     /// }
