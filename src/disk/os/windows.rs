@@ -20,6 +20,11 @@ const ERROR_SHARING_VIOLATION: i32 = 32;
 /// How long to wait before each new try to open or replace a file; half a second in all.
 const RETRY_DELAYS_MS: [u64; 9] = [1, 2, 5, 10, 20, 50, 100, 150, 200];
 
+/// How often that is done before a file that cannot be replaced is given up: followers read the
+/// manifest again and again, and where the system does not replace a file that is open, a gap
+/// between two of their looks must be met. A writer that gave up would refuse all writes.
+const REPLACE_ROUNDS: u32 = 20;
+
 pub(super) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
         match file.seek_read(buf, offset) {
@@ -68,7 +73,14 @@ pub(super) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    patiently(|| fs::rename(from, to))?;
+    let mut replaced = Ok(());
+    for _ in 0..REPLACE_ROUNDS {
+        replaced = patiently(|| fs::rename(from, to));
+        if !matches!(&replaced, Err(error) if is_in_use(error)) {
+            break;
+        }
+    }
+    replaced?;
     // Names are journalled in order, and flushing a file flushes the journal up to its own new
     // name. There is no way back from a rename, so a failure cannot be one of the rename.
     if let Ok(file) = File::options().write(true).open(to) {
