@@ -11,6 +11,7 @@ use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::names::{self, FileName};
 use crate::format::segment::{HEADER_LEN, SegmentHeader};
 use crate::format::{Invalid, KeyHasher, SegmentId, SeqNo, StoreId};
+use crate::log::checkpoint_file;
 use crate::segment::salvage;
 use crate::verify::{self, Found, Note, NoteKind, bytes};
 
@@ -178,7 +179,10 @@ fn why_outdated<D: Disk>(
         let Some(file) = file.map_err(|e| Error::io("read", dir, e))? else {
             continue;
         };
-        if verify::is_newer(&file.bytes, &header, manifest.next_seq) {
+        // In a checkpoint that nobody has written to, it is what the next one was about to bring.
+        if verify::is_newer(&file.bytes, &header, manifest.next_seq)
+            && !checkpoint_file::is_untouched(disk, dir, manifest)
+        {
             let reason = format!("{} was written to after it", segment.name);
             return Ok(Some(reason));
         }

@@ -25,7 +25,7 @@ use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
 use crate::format::segment::SegmentHeader;
 use crate::format::{Invalid, SegmentId, SeqNo};
-use crate::log::manifest_file;
+use crate::log::{checkpoint_file, manifest_file};
 use crate::recovery::directory::unfinished_checkpoint;
 use crate::segment::salvage::Walk;
 use segment::{Checker, Findings};
@@ -347,7 +347,10 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
             let reason = format!("it is a segment of the store {}", header.store);
             return Ok(Some(damage(&path, DamageKind::ForeignSegment, reason)));
         }
-        if is_newer(&file.bytes, &header, manifest.next_seq) {
+        // In a checkpoint that nobody has written to, it is what the next one was about to bring.
+        if is_newer(&file.bytes, &header, manifest.next_seq)
+            && !checkpoint_file::is_untouched(self.disk, self.dir, manifest)
+        {
             let reason = format!("it is older than {name}, which was written to after it");
             let manifest = self.dir.join(names::MANIFEST);
             return Ok(Some(damage(&manifest, DamageKind::Manifest, reason)));
