@@ -83,3 +83,28 @@ fn a_checkpoint_whose_update_was_interrupted_verifies_opens_and_is_repaired() {
     }
     assert!(olds > 10 && news > 0, "{olds} {news}");
 }
+
+#[test]
+fn a_checkpoint_that_has_lost_its_manifest_is_repaired_and_nobody_says_remove_it() {
+    let (disk, store, old) = store_and_checkpoint();
+    drop(store);
+    // Also after it has become a store of its own.
+    let used = open_at(&disk, BACKUP).unwrap();
+    used.put("later", "written into the checkpoint").unwrap();
+    drop(used);
+    let manifest = Path::new(BACKUP).join("MANIFEST");
+    disk.remove_raw(&manifest);
+
+    let error = open_at(&disk, BACKUP).unwrap_err();
+    assert!(!error.to_string().contains("remove"), "{error}");
+    assert!(!verify_on(&disk, BACKUP, |_| ()).unwrap().is_sound());
+    repair_on(&disk, BACKUP, "/new", &RepairOptions::new(), |_| ()).unwrap();
+    let saved = open_at(&disk, "/new").unwrap();
+    assert_eq!(
+        saved.get("later").unwrap().unwrap(),
+        "written into the checkpoint"
+    );
+    for (key, (value, _)) in &old {
+        assert_eq!(saved.get(key).unwrap().unwrap(), &value[..]);
+    }
+}

@@ -126,7 +126,7 @@ fn open_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<(Option<D::Lock>, Ma
     let Some(manifest) = manifest_file::read(disk, dir)? else {
         return Err(
             match disk.open(&dir.join(names::CHECKPOINT), OpenMode::Read) {
-                Ok(_) => unfinished_checkpoint(dir),
+                Ok(_) => unfinished_checkpoint(disk, dir),
                 Err(_) => Error::NotFound {
                     dir: dir.to_path_buf(),
                 },

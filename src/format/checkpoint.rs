@@ -50,6 +50,11 @@ impl CheckpointMark {
         self.store == manifest.store && self.manifests.contains(&Some(ManifestMark::of(manifest)))
     }
 
+    /// Whether there was a manifest, or was about to be one, with everything that it names there.
+    pub(crate) fn names_any(&self) -> bool {
+        self.manifests.iter().any(Option::is_some)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(CHECKPOINT_LEN);
         out.extend_from_slice(&MAGIC);

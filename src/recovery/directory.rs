@@ -97,7 +97,7 @@ fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let is_mark = |entry: &DirEntry| names::parse(&entry.name) == FileName::Checkpoint;
     if entries.iter().any(is_mark) && manifest_file::read(disk, dir)?.is_none() {
-        return Err(unfinished_checkpoint(dir));
+        return Err(unfinished_checkpoint(disk, dir));
     }
     for entry in &entries {
         let path = dir.join(&entry.name);
@@ -129,10 +129,20 @@ fn check_free<D: Disk>(disk: &D, dir: &Path, create: bool) -> Result<()> {
     }
 }
 
-/// The error for a directory that a checkpoint or restore was interrupted in.
-pub(crate) fn unfinished_checkpoint(dir: &Path) -> Error {
-    let reason = "a checkpoint or restore into it was not finished; run that again, or remove the \
-                  directory";
+/// The error for a directory with a checkpoint file and no manifest.
+pub(crate) fn unfinished_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Error {
+    // With a manifest once named, this may be all that somebody has: a checkpoint that was finished,
+    // and may have been used as a store since, whose manifest is lost.
+    let reason = match checkpoint_file::read(disk, dir) {
+        Ok(Some(mark)) if !mark.names_any() => {
+            "a checkpoint or restore into it was not finished; run that again, or remove the \
+             directory"
+        }
+        _ => {
+            "its manifest is missing: a checkpoint or restore into it was not finished, or the file \
+             was lost; run that again, or repair it into a new directory"
+        }
+    };
     Error::Checkpoint {
         dir: dir.to_path_buf(),
         reason: reason.to_owned(),

@@ -134,7 +134,12 @@ pub(crate) fn find_manifest<D: Disk>(disk: &D, dir: &Path) -> Result<Found> {
     })?;
     let is_mark = |entry: &DirEntry| names::parse(&entry.name) == FileName::Checkpoint;
     if entries.iter().any(is_mark) {
-        return Err(unfinished_checkpoint(dir));
+        // One that was finished, perhaps, and used as a store since: there is something to save.
+        let names_one =
+            matches!(checkpoint_file::read(disk, dir), Ok(Some(mark)) if mark.names_any());
+        if !names_one {
+            return Err(unfinished_checkpoint(disk, dir));
+        }
     }
     let is_ours = |name: &str| {
         let name = names::parse(name);
