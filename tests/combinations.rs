@@ -12,7 +12,7 @@ use std::path::Path;
 
 use common::{SimStore, State, contents, sim_builder};
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
-use crabkv::{RepairOptions, Store, repair_on, verify_on};
+use crabkv::{Error, RepairOptions, Store, repair_on, verify_on};
 
 const BACKUP: &str = "/backup";
 
@@ -106,5 +106,23 @@ fn a_checkpoint_that_has_lost_its_manifest_is_repaired_and_nobody_says_remove_it
     );
     for (key, (value, _)) in &old {
         assert_eq!(saved.get(key).unwrap().unwrap(), &value[..]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_place_inside_of_the_damaged_store_is_refused_by_whatever_path() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("data");
+    Store::open(&data).unwrap().put("a", "1").unwrap();
+    std::os::unix::fs::symlink(&data, parent.path().join("link")).unwrap();
+    for out in ["data/new", "data/../data/new", "link/new", "link"] {
+        for source in ["data", "link"] {
+            let source = parent.path().join(source);
+            let error = crabkv::repair(&source, parent.path().join(out)).unwrap_err();
+            assert!(!data.join("new").exists(), "{out}: {error}");
+            let is_refused = matches!(error, Error::InvalidOption { option: "out", .. });
+            assert!(is_refused, "{out}: {error}");
+        }
     }
 }

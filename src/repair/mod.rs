@@ -84,7 +84,8 @@ impl RepairOptions {
 ///
 /// # Errors
 ///
-/// [`Error::NotFound`] if there is nothing to save; [`Error::Locked`] while `source` is open for
+/// [`Error::NotFound`] if there is nothing to save; [`Error::Checkpoint`] if `source` is a checkpoint
+/// or restore that was not finished; [`Error::Locked`] while `source` is open for
 /// writing; [`Error::ForeignFile`] if `out` is not empty; [`Error::InvalidOption`] if it is inside
 /// `source`; [`Error::UnsupportedVersion`] for a store of a newer version; whatever writing the new
 /// store meets, such as [`Error::DiskFull`]: then its files are removed again.
@@ -136,7 +137,11 @@ pub fn repair_on<D: Disk>(
 ) -> Result<RepairReport> {
     let started = Instant::now();
     let (source, out) = (source.as_ref(), out.as_ref());
-    if out.starts_with(source) {
+    let canonical = |dir: &Path| {
+        disk.canonical(dir)
+            .map_err(|e| Error::io("find the directory", dir, e))
+    };
+    if canonical(out)?.starts_with(canonical(source)?) {
         return Err(Error::InvalidOption {
             option: "out",
             reason: "the new store must be outside the damaged one".to_owned(),
