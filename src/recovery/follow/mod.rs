@@ -89,6 +89,19 @@ fn tail_of(manifest: &Manifest) -> Option<(SegmentId, Option<u64>)> {
         })
 }
 
+/// A number below which every write is in what the manifest names, or was compacted away. The
+/// records alone do not tell: the last ones may be deletions that nobody needs any more.
+///
+/// While a segment is appended to, the manifest's own number may count what is still in the writer's
+/// memory; but all before the segment's base was there when it was begun.
+fn given_before<D: Disk>(manifest: &Manifest, tail: Option<&Tail<D>>) -> SeqNo {
+    match (tail_of(manifest), tail) {
+        (Some((_, None)), Some(tail)) => tail.base_seq(),
+        (Some((_, None)), None) => SeqNo(0),
+        _ => manifest.next_seq,
+    }
+}
+
 /// Opens the directory read-only, whether or not somebody writes to it.
 pub(crate) fn follow<D: Disk>(
     disk: &D,
@@ -308,7 +321,8 @@ impl<D: Disk> Follower<D> {
             tail_slot = Some(slot);
         }
         let applied = loaded.iter().map(|loaded| loaded.hint.next_seq()).max();
-        self.applied = applied.unwrap_or(SeqNo(0));
+        let applied = applied.unwrap_or(SeqNo(0));
+        self.applied = applied.max(given_before(&manifest, tail.as_ref()));
         report.records = loaded.iter().map(|loaded| loaded.hint.len() as u64).sum();
         load::load(
             &mut index_writer,
@@ -396,7 +410,8 @@ impl<D: Disk> Follower<D> {
         for slot in changes.leaving() {
             log.let_go(slot);
         }
-        self.applied = self.applied.max(self.sources.next_seq(&changes));
+        let known = given_before(&self.manifest, self.sources.tail());
+        self.applied = self.applied.max(self.sources.next_seq(&changes)).max(known);
         self.sources.settle();
         log.follow(&self.manifest, self.applied);
     }

@@ -113,6 +113,11 @@ impl<D: Disk> Tail<D> {
         self.header.id
     }
 
+    /// All its records have this sequence number or a higher one, all of other segments a lower one.
+    pub(super) fn base_seq(&self) -> SeqNo {
+        self.header.base_seq
+    }
+
     /// Where the records end.
     pub(super) fn end(&self) -> u64 {
         self.buffer.len() as u64
