@@ -9,10 +9,11 @@ use super::snapshot::{Part, Snapshot};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{CheckpointMark, ManifestMark};
+use crate::format::hash::HASH_BITS;
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::names::{self, FileName};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
-use crate::format::{SegmentId, StoreId};
+use crate::format::{KeyHasher, SegmentId, StoreId};
 use crate::log::checkpoint_file;
 use crate::log::manifest_file::{self, CommitError};
 use crate::recovery::{self, Source};
@@ -355,11 +356,10 @@ impl<'a, D: Disk> Target<'a, D> {
             if sealed.iter().any(|(other, _)| other == id) {
                 continue;
             }
-            // Segments that are no longer the store's have an older base.
             let path = self.dir.join(names::segment(*id));
             let ends = self.ends(&path, data_len)?;
             let header = ends.and_then(|ends| SegmentHeader::decode(&ends.header).ok());
-            if header.is_some_and(|header| header.base_seq == tail.segment.header().base_seq) {
+            if header.is_some_and(|header| header == header_of_copy(tail, *id)) {
                 return Ok(Some((*id, *state)));
             }
         }
@@ -375,11 +375,7 @@ impl<'a, D: Disk> Target<'a, D> {
         added: &mut Added,
     ) -> Result<(SegmentId, SegmentState)> {
         let other = tail.segment.header();
-        let header = SegmentHeader {
-            id,
-            salt: self.disk.random_u64(),
-            ..*other
-        };
+        let header = header_of_copy(tail, id);
         let bytes = tail.bytes().unwrap_or_default();
         let from = (other, bytes, HEADER_LEN as u64);
         let mut writer = SegmentWriter::create_copy(self.disk, self.dir, header, from)?;
@@ -422,6 +418,21 @@ impl<'a, D: Disk> Target<'a, D> {
                 let _ = self.disk.unlink(&self.dir.join(name));
             }
         }
+    }
+}
+
+/// The header of the copy of a tail. Its salt is made of the tail's own, which is random, and how much
+/// of it is copied: so a copy is known again, and never taken for that of another segment. Nothing
+/// else would tell, where two stores that were made of one checkpoint have come to the same numbers.
+fn header_of_copy<D: Disk>(tail: &Part<D>, id: SegmentId) -> SegmentHeader {
+    let other = tail.segment.header();
+    SegmentHeader {
+        id,
+        salt: KeyHasher::new(other.salt, HASH_BITS as u8)
+            .hash(&tail.data_len.to_le_bytes())
+            .get()
+            .wrapping_add(other.salt),
+        ..*other
     }
 }
 
