@@ -235,3 +235,51 @@ fn a_newer_version_is_refused_by_its_number() {
     }
     check(&Store::open(dir.path()).unwrap());
 }
+
+#[test]
+fn what_came_later_works_on_a_store_of_the_first_version_as_it_is() {
+    for fixture in ["v1/sound", "v1/collisions"] {
+        let (store, parent) = (copy_of(fixture), tempfile::tempdir().unwrap());
+        let dir = |name: &str| parent.path().join(name);
+        let report = crabkv::verify(store.path()).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let follower = Store::open_read_only(store.path()).unwrap();
+        check(&follower);
+        follower.checkpoint(dir("by follower")).unwrap();
+        let report = crabkv::repair(store.path(), dir("repaired")).unwrap();
+        assert!(report.is_complete(), "{report:?}");
+        crabkv::restore(dir("by follower"), dir("restored")).unwrap();
+        let writer = Store::open(store.path()).unwrap();
+        writer.checkpoint(dir("by writer")).unwrap();
+        for name in ["by follower", "repaired", "restored", "by writer"] {
+            let report = crabkv::verify(dir(name)).unwrap();
+            assert!(report.is_sound(), "{name}: {report:?}");
+            check(&Store::open(dir(name)).unwrap());
+        }
+        // What such a store has compacted away nobody knows: to begin with everything is sure.
+        for store in [&follower, &writer] {
+            let mut copy = BTreeMap::new();
+            let mut changes = store.changes(SeqNo::new(0)).unwrap();
+            for change in changes.by_ref() {
+                let change = change.unwrap();
+                let expiry = change.value().and_then(crabkv::Value::expires_at);
+                match change.value() {
+                    Some(value) if expiry.is_none_or(|at| at > SystemTime::now()) => {
+                        copy.insert(change.key.clone(), value.to_vec());
+                    }
+                    _ => drop(copy.remove(&change.key)),
+                }
+            }
+            assert_eq!(copy, expected());
+            assert_eq!(changes.next_seq(), store.next_seq());
+            assert_eq!(store.changes(changes.next_seq()).unwrap().count(), 0);
+        }
+        // Reading has not changed it, and a write after it is followed.
+        writer.put("greeting", "from a later version").unwrap();
+        assert!(follower.refresh().unwrap());
+        assert_eq!(
+            follower.get("greeting").unwrap().unwrap(),
+            "from a later version"
+        );
+    }
+}
