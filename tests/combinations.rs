@@ -636,6 +636,23 @@ fn a_checkpoint_of_another_life_with_the_same_numbers_is_replaced_and_not_kept()
 }
 
 #[test]
+fn a_watch_that_outlives_its_store_takes_nothing_from_one_that_was_restored_in_its_place() {
+    let (disk, store, old) = store_and_checkpoint();
+    fill(&store, 2);
+    let mut watch = store.watch_from(SeqNo::new(0), "");
+    assert!(watch.try_next().unwrap().is_some());
+    // The watch holds what this has merged away; its files are to go with the watch.
+    store.compact().unwrap();
+    drop(store);
+    for (name, _) in disk.files(Path::new("/db")) {
+        disk.remove_raw(&Path::new("/db").join(name));
+    }
+    restore_on(&disk, BACKUP, "/db").unwrap();
+    drop(watch);
+    assert_eq!(all(&open_at(&disk, "/db").unwrap()), old);
+}
+
+#[test]
 fn every_copy_holds_what_its_store_held_whatever_was_done_with_both() {
     let seed = seed(0x0c0_ffee);
     in_two_threads(effort(60), |number| {

@@ -200,6 +200,11 @@ impl<D: Disk> Segment<D> {
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
     }
+
+    /// Leaves the file where it is after all: an orphan, which the next open removes.
+    pub(crate) fn spare(&self) {
+        self.doomed.store(false, Ordering::Release);
+    }
 }
 
 impl<D: Disk> Drop for Segment<D> {

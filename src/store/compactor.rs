@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::compact::Run;
@@ -18,7 +18,6 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::SegmentId;
 use crate::log::{Slot, Usage};
-use crate::segment::Segment;
 
 /// How much work an inline compaction does for each mebibyte that is appended: more than the
 /// appending makes necessary, so that it always catches up.
@@ -456,36 +455,5 @@ impl<D: Disk> Engine<D> {
         let mut work = self.compactor.lock();
         self.give_up(&mut work);
         self.compactor.cancelled.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Segments that have been merged but are still read: their files go with their last reader.
-pub(crate) struct Leaving<D: Disk> {
-    segments: Mutex<Vec<(Weak<Segment<D>>, u64)>>,
-}
-
-impl<D: Disk> Leaving<D> {
-    pub(crate) fn new() -> Leaving<D> {
-        Leaving {
-            segments: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn add(&self, segment: &std::sync::Arc<Segment<D>>, data_len: u64) {
-        let segment = std::sync::Arc::downgrade(segment);
-        let mut segments = self.lock();
-        segments.retain(|(segment, _)| segment.strong_count() > 0);
-        segments.push((segment, data_len));
-    }
-
-    /// How many bytes their files have.
-    pub(crate) fn bytes(&self) -> u64 {
-        let mut segments = self.lock();
-        segments.retain(|(segment, _)| segment.strong_count() > 0);
-        segments.iter().map(|(_, data_len)| data_len).sum()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(Weak<Segment<D>>, u64)>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

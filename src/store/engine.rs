@@ -8,8 +8,9 @@ use super::builder::Settings;
 use super::cache::Cache;
 use super::clock::{self, Clock};
 use super::commit::CommitTurn;
-use super::compactor::{Compactor, Leaving};
+use super::compactor::Compactor;
 use super::feed::{Feed, Origin};
+use super::leaving::Leaving;
 use super::pending::{Group, Pending};
 use super::reserve::Reserve;
 use super::stats::Counters;
@@ -55,13 +56,14 @@ pub(crate) struct Engine<D: Disk> {
     /// The first failure that left the disk in an unknown state.
     pub(crate) poison: OnceLock<Arc<Error>>,
     pub(crate) compactor: Compactor<D>,
-    pub(crate) leaving: Leaving<D>,
     pub(crate) reserve: Reserve,
     pub(crate) counters: Counters,
     pub(crate) background: Background,
     pub(crate) feed: Arc<Feed<D>>,
     /// Of a read-only store: how far it has followed the writer.
     pub(crate) follower: Option<Mutex<Follower<D>>>,
+    /// After everything that holds segments, so that it knows which of them others still read.
+    pub(crate) leaving: Leaving<D>,
     /// Last, so that it is given back when everything else is done.
     _lock: Option<D::Lock>,
 }

@@ -27,6 +27,7 @@ mod explain;
 mod feed;
 mod follow;
 mod iter;
+mod leaving;
 mod pending;
 mod read;
 mod reader;
