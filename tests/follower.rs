@@ -185,6 +185,7 @@ fn every_write_to_a_read_only_store_is_refused() {
         store.put_with_ttl("a", "2", Duration::from_secs(1)),
         store.put_batch([("a", "2"), ("b", "3")]),
         store.write(&batch),
+        store.write(&WriteBatch::new()),
         store.delete("a").map(drop),
         store.delete("absent").map(drop),
         store.put_if_absent("b", "2").map(drop),
@@ -206,6 +207,8 @@ fn every_write_to_a_read_only_store_is_refused() {
     }
     let error = std::io::Error::from(Error::ReadOnly);
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let space = store.explain_compaction();
+    assert_eq!(space.next, crabkv::NextCompaction::ReadOnly);
     store.close().unwrap();
     assert_eq!(store.get("a").unwrap().unwrap(), "1");
     drop(store);

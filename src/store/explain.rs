@@ -89,13 +89,18 @@ pub enum NextCompaction {
     Paused,
     /// It is switched off; [`Store::compact`](crate::Store::compact) does it.
     Off,
+    /// None: the store is open [read-only](crate::Store::open_read_only), and whoever writes to it
+    /// compacts it.
+    ReadOnly,
 }
 
 impl<D: Disk> Engine<D> {
     pub(crate) fn explain_compaction(&self) -> SpaceExplanation {
         let (segments, at) = self.figures();
         let picked = pick::pick(&segments, at);
-        let next = if !self.settings.auto_compaction {
+        let next = if self.settings.read_only {
+            NextCompaction::ReadOnly
+        } else if !self.settings.auto_compaction {
             NextCompaction::Off
         } else if self.background.is_paused() {
             NextCompaction::Paused
@@ -186,6 +191,9 @@ impl fmt::Display for NextCompaction {
             }
             NextCompaction::Paused => f.write_str("is paused"),
             NextCompaction::Off => f.write_str("is switched off"),
+            NextCompaction::ReadOnly => {
+                f.write_str("is up to whoever writes to the store; here it is open read-only")
+            }
         }
     }
 }

@@ -158,7 +158,7 @@ impl<D: Disk> Engine<D> {
     /// Applies a batch: all of it or nothing.
     pub(crate) fn write(&self, batch: &WriteBatch) -> Result<()> {
         if batch.is_empty() {
-            return Ok(());
+            return self.check_not_read_only();
         }
         let ops = batch
             .iter()
