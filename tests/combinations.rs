@@ -19,7 +19,8 @@ use common::{
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{
-    CrabKvBuilder, Error, RepairOptions, SeqNo, Store, Verify, repair_on, restore_on, verify_on,
+    Change, CrabKvBuilder, Error, RepairOptions, SeqNo, Store, Verify, Watch, repair_on,
+    restore_on, verify_on,
 };
 
 const BACKUP: &str = "/backup";
@@ -152,6 +153,32 @@ impl Consumer {
         }
     }
 
+    fn apply(&mut self, change: &Change) {
+        match change.value() {
+            Some(value) => self.state.insert(change.key.clone(), entry_of(value)),
+            None => self.state.remove(&change.key),
+        };
+    }
+
+    /// As [`follow`](Consumer::follow), through a watch that may have begun before.
+    fn watch(&mut self, store: &SimStore, watch: &mut Option<Watch<SimDisk>>) {
+        loop {
+            let watching = watch.get_or_insert_with(|| store.watch_from(self.position, ""));
+            match watching.try_next() {
+                Ok(Some(change)) => self.apply(&change),
+                Ok(None) => {
+                    self.position = watching.next_seq();
+                    break;
+                }
+                Err(Error::HistoryCompacted { .. }) => {
+                    *self = Consumer::new(&self.dir);
+                    *watch = None;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     fn follow(&mut self, store: &SimStore) {
         let changes = match store.changes(self.position) {
             Err(Error::HistoryCompacted { .. }) => {
@@ -162,11 +189,7 @@ impl Consumer {
         };
         let mut changes = changes.unwrap();
         for change in changes.by_ref() {
-            let change = change.unwrap();
-            match change.value() {
-                Some(value) => self.state.insert(change.key.clone(), entry_of(value)),
-                None => self.state.remove(&change.key),
-            };
+            self.apply(&change.unwrap());
         }
         self.position = changes.next_seq();
     }
@@ -226,6 +249,15 @@ impl Shape {
     }
 }
 
+/// Somebody who reads a directory beside whoever writes there, and keeps copies by what it gives out.
+struct Reader {
+    dir: String,
+    store: SimStore,
+    consumer: Consumer,
+    watcher: Consumer,
+    watch: Option<Watch<SimDisk>>,
+}
+
 /// Everything there is on one disk.
 struct World {
     shape: Shape,
@@ -233,7 +265,7 @@ struct World {
     disk: SimDisk,
     sites: Vec<Site>,
     backups: Vec<Backup>,
-    followers: Vec<(String, SimStore)>,
+    followers: Vec<Reader>,
     consumers: Vec<Consumer>,
     names: u64,
     happened: Vec<String>,
@@ -358,8 +390,9 @@ impl World {
         let site = &self.sites[at];
         let by_follower = self.rng.chance(40);
         let made = if by_follower {
-            let follower = match self.followers.iter().find(|(dir, _)| *dir == site.dir) {
-                Some((_, follower)) => follower.clone(),
+            let known = self.followers.iter().find(|reader| reader.dir == site.dir);
+            let follower = match known {
+                Some(reader) => reader.store.clone(),
                 None => follow_at(&self.disk, &site.dir).unwrap(),
             };
             follower.checkpoint(&target)
@@ -375,7 +408,7 @@ impl World {
                 let same_line = known.is_none_or(|known| self.backups[known].of == dir);
                 if !same_line {
                     // Numbers that were given twice mean nothing to those who follow.
-                    self.followers.retain(|(dir, _)| *dir != target);
+                    self.followers.retain(|reader| reader.dir != target);
                 }
                 let now: Vec<_> = self
                     .consumers
@@ -403,7 +436,7 @@ impl World {
         };
         while self.sites.len() > 2 {
             let gone = self.sites.remove(1).dir;
-            self.followers.retain(|(dir, _)| *dir != gone);
+            self.followers.retain(|reader| reader.dir != gone);
             self.consumers.retain(|consumer| consumer.dir != gone);
         }
         let backup = if self.rng.chance(50) {
@@ -475,17 +508,31 @@ impl World {
     fn follow(&mut self) {
         let (dir, model) = self.any_dir();
         self.note(format!("follow {dir}"));
-        match self.followers.iter().find(|(other, _)| *other == dir) {
-            Some((_, follower)) => {
-                follower.refresh().unwrap();
-                self.check(&format!("the follower of {dir}"), &all(follower), &model);
-            }
+        let known = self.followers.iter().position(|reader| reader.dir == dir);
+        let mut reader = match known {
+            Some(number) => self.followers.remove(number),
             None => {
-                let follower = follow_at(&self.disk, &dir).unwrap();
-                self.check(&format!("a follower of {dir}"), &all(&follower), &model);
-                self.followers.push((dir, follower));
+                // Whoever has read what is written there can go on beside it.
+                let mut consumers = self.consumers.iter().filter(|consumer| consumer.dir == dir);
+                let consumer = consumers.next().cloned();
+                Reader {
+                    store: follow_at(&self.disk, &dir).unwrap(),
+                    consumer: consumer.unwrap_or_else(|| Consumer::new(&dir)),
+                    watcher: Consumer::new(&dir),
+                    watch: None,
+                    dir: dir.clone(),
+                }
             }
-        }
+        };
+        reader.store.refresh().unwrap();
+        self.check(&format!("a follower of {dir}"), &all(&reader.store), &model);
+        reader.consumer.follow(&reader.store);
+        let seen = visible(&reader.consumer.state, self.disk.now_ms());
+        self.check(&format!("a consumer beside {dir}"), &seen, &model);
+        reader.watcher.watch(&reader.store, &mut reader.watch);
+        let seen = visible(&reader.watcher.state, self.disk.now_ms());
+        self.check(&format!("a watcher beside {dir}"), &seen, &model);
+        self.followers.push(reader);
     }
 
     fn verify(&mut self) {
