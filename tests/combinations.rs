@@ -334,7 +334,7 @@ impl World {
     }
 
     fn write(&mut self, at: usize) {
-        for _ in 0..1 + self.rng.below(8) {
+        for _ in 0..=self.rng.below(8) {
             let write = |rng: &mut Rng, keys| {
                 let key = format!("k{}", rng.below(keys));
                 let value = format!("{}-", rng.below(10_000)).repeat(1 + rng.below(16) as usize);
@@ -471,23 +471,96 @@ impl World {
         self.sites[at].store = Some(self.open(&dir));
     }
 
-    /// The power fails, or all processes are killed, where that takes nothing back.
+    /// The power fails, or all processes are killed, where that takes no write back: between two
+    /// operations, or in the middle of a compaction, of a checkpoint, of opening a store.
     fn crash(&mut self) {
-        (0..self.sites.len()).for_each(|at| self.flush(at));
-        let plan = if self.shape.interval || self.rng.chance(30) {
-            CrashPlan::KeepAll
-        } else {
-            CrashPlan::LoseAll
+        for site in &self.sites {
+            site.store.as_ref().unwrap().sync().unwrap();
+        }
+        let at = self.rng.below(self.sites.len() as u64) as usize;
+        let store = self.sites[at].store.clone().unwrap();
+        let op = self.rng.below(50);
+        let (what, target) = match self.rng.below(4) {
+            0 => {
+                self.disk.stop_at(op);
+                let _ = store.compact();
+                ("compacting", None)
+            }
+            1 => {
+                self.disk.stop_at(op);
+                drop(store);
+                self.sites[at].store = None;
+                let dir = &self.sites[at].dir;
+                drop(self.shape.build(dir).build_store_on(self.disk.clone()));
+                ("opening", None)
+            }
+            2 => {
+                let dir = &self.sites[at].dir;
+                let mut ours = self.backups.iter().filter(|backup| backup.of == *dir);
+                let target = ours.next().map(|backup| backup.dir.clone());
+                let target = target.unwrap_or_else(|| self.name("backup"));
+                self.disk.stop_at(op);
+                let _ = store.checkpoint(&target);
+                ("checkpointing", Some(target))
+            }
+            _ => {
+                self.disk.stop_at(0);
+                ("at rest", None)
+            }
         };
-        self.note(format!("crash {plan:?}"));
-        self.disk.stop_at(0);
+        let plan = match self.rng.below(4) {
+            0 => CrashPlan::KeepAll,
+            1 => CrashPlan::LoseAll,
+            _ => CrashPlan::Random(self.rng.next()),
+        };
+        let dir = self.sites[at].dir.clone();
+        self.note(format!(
+            "{dir}: crash, {what} {target:?}, operation {op}, {plan:?}"
+        ));
         let after = self.disk.crash(&plan);
         self.followers.clear();
         self.sites.iter_mut().for_each(|site| site.store = None);
         self.disk = after;
+        if let Some(target) = target {
+            self.after_interrupted_checkpoint(at, &target);
+        }
         for at in 0..self.sites.len() {
             let store = self.open(&self.sites[at].dir);
+            self.check(&self.sites[at].dir, &all(&store), &self.sites[at].model);
             self.sites[at].store = Some(store);
+        }
+    }
+
+    /// The checkpoint is what it was, or what it was to become, or nothing.
+    fn after_interrupted_checkpoint(&mut self, at: usize, target: &str) {
+        let site = &self.sites[at];
+        let known = self.backups.iter().position(|backup| backup.dir == target);
+        let seen = match (follow_at(&self.disk, target), known) {
+            (Ok(store), _) => all(&store),
+            (Err(Error::NotFound { .. } | Error::Checkpoint { .. }), None) => return,
+            (Err(error), _) => panic!("{target}: {error}"),
+        };
+        let is_new = seen == visible(&site.model, self.disk.now_ms());
+        if let Some(known) = known {
+            let backup = &mut self.backups[known];
+            if is_new {
+                // Whoever could go on from the old one can go on from this one.
+                backup.model.clone_from(&site.model);
+            }
+            let (what, model) = (
+                format!("{target}, interrupted,"),
+                &self.backups[known].model,
+            );
+            self.check(&what, &seen, model);
+        } else {
+            assert!(is_new, "{target}: {}", show(&seen));
+            let consumers = self.consumers.iter().filter(|c| c.dir == site.dir);
+            self.backups.push(Backup {
+                dir: target.to_owned(),
+                of: site.dir.clone(),
+                model: site.model.clone(),
+                consumers: consumers.cloned().collect(),
+            });
         }
     }
 
@@ -509,19 +582,18 @@ impl World {
         let (dir, model) = self.any_dir();
         self.note(format!("follow {dir}"));
         let known = self.followers.iter().position(|reader| reader.dir == dir);
-        let mut reader = match known {
-            Some(number) => self.followers.remove(number),
-            None => {
-                // Whoever has read what is written there can go on beside it.
-                let mut consumers = self.consumers.iter().filter(|consumer| consumer.dir == dir);
-                let consumer = consumers.next().cloned();
-                Reader {
-                    store: follow_at(&self.disk, &dir).unwrap(),
-                    consumer: consumer.unwrap_or_else(|| Consumer::new(&dir)),
-                    watcher: Consumer::new(&dir),
-                    watch: None,
-                    dir: dir.clone(),
-                }
+        let mut reader = if let Some(number) = known {
+            self.followers.remove(number)
+        } else {
+            // Whoever has read what is written there can go on beside it.
+            let mut consumers = self.consumers.iter().filter(|consumer| consumer.dir == dir);
+            let consumer = consumers.next().cloned();
+            Reader {
+                store: follow_at(&self.disk, &dir).unwrap(),
+                consumer: consumer.unwrap_or_else(|| Consumer::new(&dir)),
+                watcher: Consumer::new(&dir),
+                watch: None,
+                dir: dir.clone(),
             }
         };
         reader.store.refresh().unwrap();
