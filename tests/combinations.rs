@@ -118,6 +118,31 @@ fn a_checkpoint_that_has_lost_its_manifest_is_repaired_and_nobody_says_remove_it
     }
 }
 
+#[test]
+fn what_was_a_checkpoint_and_has_lost_its_manifest_is_not_overwritten() {
+    let (disk, store, _) = store_and_checkpoint();
+    store.put("more", "to bring").unwrap();
+    store.checkpoint(BACKUP).unwrap();
+    store.checkpoint("/sound").unwrap();
+    let used = open_at(&disk, BACKUP).unwrap();
+    used.put("later", "written into the checkpoint").unwrap();
+    drop(used);
+    disk.remove_raw(&Path::new(BACKUP).join("MANIFEST"));
+    let before = disk.files(Path::new(BACKUP));
+    let refused = [
+        store.checkpoint(BACKUP).map(drop),
+        restore_on(&disk, "/sound", BACKUP).map(drop),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+        assert!(error.to_string().contains("manifest"), "{error}");
+    }
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect();
+    let [before, after]: [Vec<_>; 2] = [names(&before), names(&disk.files(Path::new(BACKUP)))];
+    assert_eq!(before, after);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_place_inside_of_the_damaged_store_is_refused_by_whatever_path() {

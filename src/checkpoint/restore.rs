@@ -150,6 +150,13 @@ fn check_empty<D: Disk>(disk: &D, dir: &Path, store: StoreId) -> Result<Vec<Stri
         let reason = "there is a store already; choose a directory that is empty";
         return Err(refuse(dir, reason));
     }
+    // A restore that is interrupted leaves one that names none. This was a checkpoint, or about to be
+    // one, and may have been used as a store since.
+    if found.mark.is_some_and(|mark| mark.names_any()) {
+        let reason = "it was a checkpoint, but its manifest is missing; choose a directory that is \
+                      empty";
+        return Err(refuse(dir, reason));
+    }
     let is_left_over = |name: &String| {
         matches!(
             names::parse(name),

@@ -447,6 +447,10 @@ fn check(dir: &Path, found: &Found) -> Result<()> {
         (Some(manifest), Some(mark)) if !mark.names(manifest) => {
             "it has been written to since it was a checkpoint"
         }
+        // An update that is interrupted leaves the old manifest. This may have been used as a store.
+        (None, Some(mark)) if mark.names_old() => {
+            "it was a checkpoint, but its manifest is lost; what is in it can be repaired"
+        }
         _ => return Ok(()),
     };
     Err(refuse(dir, format!("{reason}; choose another directory")))

@@ -55,6 +55,11 @@ impl CheckpointMark {
         self.manifests.iter().any(Option::is_some)
     }
 
+    /// Whether there was a manifest already when this one was written.
+    pub(crate) fn names_old(&self) -> bool {
+        self.manifests[0].is_some()
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(CHECKPOINT_LEN);
         out.extend_from_slice(&MAGIC);
