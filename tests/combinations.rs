@@ -491,6 +491,11 @@ impl World {
 
     fn reopen(&mut self, at: usize) {
         let dir = self.sites[at].dir.clone();
+        if self.rng.chance(50) {
+            // And goes on with the same handle.
+            self.note(format!("{dir}: close"));
+            return self.sites[at].store.as_ref().unwrap().close().unwrap();
+        }
         self.note(format!("{dir}: reopen"));
         self.sites[at].store = None;
         self.sites[at].store = Some(self.open(&dir));
