@@ -134,6 +134,7 @@ fn what_is_missing_or_left_over_is_told_apart() {
     disk.write_raw(&path("000000000001.torn"), b"cut");
     disk.write_raw(&path("notes.txt"), b"mine");
     disk.write_raw(&path("MANIFEST.tmp"), b"half");
+    disk.write_raw(&path("CHECKPOINT.tmp"), b"half");
     let report = on(&disk);
     assert_eq!(
         damage(&report),
@@ -145,6 +146,7 @@ fn what_is_missing_or_left_over_is_told_apart() {
         [
             NoteKind::NoHintFile,
             NoteKind::TornCopy,
+            NoteKind::Orphan,
             NoteKind::Orphan,
             NoteKind::Orphan,
             NoteKind::Orphan,

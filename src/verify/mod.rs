@@ -314,6 +314,13 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
                 FileName::ManifestTmp => {
                     self.note(&name, NoteKind::Orphan, "a manifest that never came to be");
                 }
+                FileName::CheckpointTmp => {
+                    self.note(
+                        &name,
+                        NoteKind::Orphan,
+                        "a copy that a checkpoint never finished",
+                    );
+                }
                 FileName::Torn(_) => {
                     self.note(&name, NoteKind::TornCopy, "a copy of what recovery cut off");
                 }
