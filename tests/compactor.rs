@@ -472,3 +472,34 @@ fn many_small_segments_are_gathered() {
     let segments = store.stats().segments.len();
     assert!(segments < 20, "{segments}");
 }
+
+#[test]
+fn a_compaction_drops_the_tombstones_that_its_later_merges_free() {
+    let disk = SimDisk::new(11);
+    let store = sim_builder(16 * KIB).auto_compaction(false);
+    let store = store.build_store_on(disk.clone()).unwrap();
+    let fill = |from: u64| {
+        let before = store.stats().segments.len();
+        let mut number = from;
+        while store.stats().segments.len() == before {
+            store.put(key(number), [1; 1000]).unwrap();
+            number += 1;
+        }
+    };
+    store.put("first", "of all").unwrap();
+    fill(1000);
+    store.put("key", "value").unwrap();
+    fill(2000);
+    store.delete("key").unwrap();
+    fill(3000);
+    // With room in the first segment, the tombstone comes to lie in front of what it hides.
+    store.put(key(1000), "new").unwrap();
+    let segments = store.stats().segments;
+    store
+        .compact_segments(&[segments[0].id, segments[2].id])
+        .unwrap();
+    assert_eq!(store.stats().tombstone_bytes, 24);
+    let report = store.compact().unwrap();
+    assert_eq!(report.records_dropped, 2, "{report:?}");
+    assert_eq!(store.stats().tombstone_bytes, 0);
+}

@@ -358,13 +358,16 @@ impl<D: Disk> Engine<D> {
         let mut total = CompactionReport::default();
         self.finish_run(&mut work, &mut total)?;
         self.seal_active()?;
+        let begun_at = self.lock_writer().log.next_seq();
         for pass in 0..MAX_PASSES {
             let (mut segments, at) = self.figures();
-            // What the first pass could not drop, it may have freed itself. What came up
-            // meanwhile is left to the next compaction: writers may go on for ever.
+            // Tombstones that the first pass had to retain, it may have freed itself, by merging
+            // what they hid. What was written meanwhile is left to the next compaction: writers
+            // may go on for ever.
             segments.retain(|(_, usage)| {
-                let again = pass > 0 && usage.retained_bytes == 0;
-                usage.sealed && picks(usage, at.now_ms) && !again
+                let is_freed = usage.tombstone_bytes > usage.retained_bytes;
+                let is_older = usage.next_seq <= begun_at;
+                usage.sealed && picks(usage, at.now_ms) && (pass == 0 || (is_freed && is_older))
             });
             let dropped = total.records_dropped;
             self.compact_batches(&mut work, segments, at, &mut total)?;
