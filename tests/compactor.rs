@@ -503,3 +503,20 @@ fn a_compaction_drops_the_tombstones_that_its_later_merges_free() {
     assert_eq!(report.records_dropped, 2, "{report:?}");
     assert_eq!(store.stats().tombstone_bytes, 0);
 }
+
+#[test]
+fn a_compaction_uses_the_reserve_when_not_even_a_manifest_has_room() {
+    let disk = SimDisk::new(12);
+    let store = sim_builder(64 * KIB).auto_compaction(false);
+    let store = store.build_store_on(disk.clone()).unwrap();
+    for number in 0..200 {
+        let ttl = Duration::from_secs(1);
+        store.put_with_ttl(key(number), [1; 1000], ttl).unwrap();
+    }
+    store.compact().unwrap();
+    disk.advance(1000);
+    // There is nothing to copy, and no room that sealing could give back.
+    disk.set_capacity(Some(disk.used_bytes()));
+    store.compact().unwrap();
+    assert_eq!(store.stats().data_bytes, 0);
+}

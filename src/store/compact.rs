@@ -173,7 +173,8 @@ impl<D: Disk> Engine<D> {
         let lead = self.turn.lead();
         self.commit(&lead)?;
         let mut writer = self.lock_writer();
-        let sealed = writer.log.seal(self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let sealed = self.with_reserve(|| writer.log.seal(now_ms));
         sealed.map_err(|error| self.log_failed(&mut writer, error))?;
         // Sealing has made what came in since the commit durable, too.
         self.publish_all(&mut writer)
@@ -280,7 +281,7 @@ impl<D: Disk> Engine<D> {
         let mut history = writer.log.manifest().history();
         history.note_all(merged.dropped().history);
         next.history = Some(history);
-        if let Err(error) = writer.log.commit(next) {
+        if let Err(error) = self.with_reserve(|| writer.log.commit(next.clone())) {
             return Err(match error {
                 LogError::Unchanged(error) => {
                     merged.discard();

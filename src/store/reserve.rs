@@ -11,6 +11,7 @@ use super::engine::Engine;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::names;
+use crate::log::LogError;
 
 /// The reserve is one part in so many of a segment.
 const PART_OF_SEGMENT: u64 = 16;
@@ -69,6 +70,18 @@ impl<D: Disk> Engine<D> {
         let released = self.disk.unlink(&path).is_ok();
         self.reserve.is_there.store(false, Ordering::Relaxed);
         released
+    }
+
+    /// Runs a step of a compaction that takes a manifest's worth of room; should the disk not even
+    /// have that, again with what the reserve gives back.
+    pub(crate) fn with_reserve(
+        &self,
+        mut step: impl FnMut() -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        match step() {
+            Err(LogError::Unchanged(Error::DiskFull { .. })) if self.release_reserve() => step(),
+            done => done,
+        }
     }
 
     /// How many bytes a merge may write.
