@@ -520,3 +520,38 @@ fn a_compaction_uses_the_reserve_when_not_even_a_manifest_has_room() {
     store.compact().unwrap();
     assert_eq!(store.stats().data_bytes, 0);
 }
+
+/// Puts until the disk is full.
+fn fill_disk(store: &SimStore) -> u64 {
+    let mut written = 0;
+    loop {
+        match store.put(key(written), [1; 1000]) {
+            Ok(()) => written += 1,
+            Err(Error::DiskFull { .. }) => return written,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn deletes_work_after_a_merge_for_which_the_reserve_was_not_enough() {
+    let disk = SimDisk::new(14);
+    disk.set_capacity(Some(4 * MIB));
+    let store = sim_builder(256 * KIB).auto_compaction(false);
+    let store = store.build_store_on(disk.clone()).unwrap();
+    let written = fill_disk(&store);
+    // Half of a segment, so that a merge wants more than there is.
+    let mut number = 0;
+    while number < 100 {
+        store.delete(key(number * 2)).unwrap();
+        number += 1;
+    }
+    disk.set_capacity(Some(disk.used_bytes()));
+    let first = store.stats().segments[0].id;
+    let full = store.compact_segments(&[first]).unwrap_err();
+    assert!(matches!(full, Error::DiskFull { .. }), "{full}");
+    for number in 100..300 {
+        let deleted = store.delete(key(number * 2));
+        assert!(deleted.is_ok(), "{number} of {written}: {deleted:?}");
+    }
+}

@@ -262,8 +262,10 @@ impl<D: Disk> Engine<D> {
         let mut made = writer.log.make_room(room, now_ms);
         let is_full = matches!(&made, Err(LogError::Unchanged(Error::DiskFull { .. })));
         self.reserve.note_full(is_full);
-        // Deletes are what makes room: they may have what is kept back for them.
-        if is_full && room.is_for_deletes && self.release_reserve() {
+        // Deletes are what makes room: they may have what is kept back for them, and what is left
+        // of it, should an earlier delete or a merge have given it back already.
+        if is_full && room.is_for_deletes {
+            self.release_reserve();
             made = writer.log.make_small_room(room, now_ms);
         }
         writer.changing = false;
