@@ -9,6 +9,7 @@
 //! log-structured file system", 1992.
 
 use crate::log::{Slot, Usage};
+use crate::segment::output::MAX_RECORDS;
 
 /// A log of less than this is left alone: 1 MiB.
 const MIN_LOG_BYTES: u64 = 1 << 20;
@@ -165,9 +166,13 @@ fn stalest(segments: &[(Slot, Usage)], at: Conditions) -> Pick {
     }
 }
 
-/// Small segments, once there are many.
+/// Small segments, once there are many. Few bytes do not make a segment small if it has as many
+/// records as one may have: gathered, it would come out as it went in, for ever.
 fn small(segments: &[(Slot, Usage)], at: Conditions) -> Pick {
-    let is_small = |usage: &Usage| usage.sealed && usage.data_len < at.segment_size / SMALL;
+    let is_small = |usage: &Usage| {
+        let has_few_records = usage.records < MAX_RECORDS as u64 / SMALL;
+        usage.sealed && usage.data_len < at.segment_size / SMALL && has_few_records
+    };
     let small: Vec<_> = segments
         .iter()
         .filter(|(_, usage)| is_small(usage))
@@ -175,13 +180,14 @@ fn small(segments: &[(Slot, Usage)], at: Conditions) -> Pick {
     if small.len() < GATHERED_SEGMENTS {
         return Pick::Nothing;
     }
-    let mut copied = 0;
+    let (mut copied, mut records) = (0, 0);
     let picked: Vec<_> = small
         .into_iter()
         .take(MAX_INPUTS)
         .take_while(|(_, usage)| {
             copied += usage.data_len;
-            copied <= at.segment_size.min(at.room)
+            records += usage.records;
+            copied <= at.segment_size.min(at.room) && records <= MAX_RECORDS as u64
         })
         .map(|(slot, _)| *slot)
         .collect();
@@ -336,6 +342,29 @@ mod tests {
         let small = sealed(1000, 1000);
         assert_eq!(decide(&[small; 15]), Pick::Nothing);
         assert_eq!(decide(&[small; 16]), Pick::Merge((1..=16).collect()));
+    }
+
+    #[test]
+    fn outputs_of_as_many_records_as_one_may_have_are_not_gathered_again() {
+        let at = Conditions {
+            segment_size: 1024 * MIB,
+            ..AT
+        };
+        let full = Usage {
+            records: 1 << 20,
+            live_records: 1 << 20,
+            ..sealed(32 * MIB, 32 * MIB)
+        };
+        let segments: Vec<_> = (1..=40).map(|slot| (slot, full)).collect();
+        assert_eq!(pick(&segments, at), Pick::Nothing);
+        // What is gathered fits into one output.
+        let few = Usage {
+            records: 100_000,
+            live_records: 100_000,
+            ..full
+        };
+        let segments: Vec<_> = (1..=40).map(|slot| (slot, few)).collect();
+        assert_eq!(pick(&segments, at), Pick::Merge((1..=10).collect()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const SYNC_EVERY_BYTES: u64 = 8 << 20;
 
 /// An output is finished when it has this many records, however small they are: what is kept in
 /// memory for each until its hint file is written must not grow with the size of segments.
-const MAX_RECORDS: usize = 1 << 20;
+pub(crate) const MAX_RECORDS: usize = 1 << 20;
 
 /// A sealed output, before the manifest names it.
 pub(crate) struct SealedOutput<D: Disk> {
