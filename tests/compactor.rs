@@ -555,3 +555,31 @@ fn deletes_work_after_a_merge_for_which_the_reserve_was_not_enough() {
         assert!(deleted.is_ok(), "{number} of {written}: {deleted:?}");
     }
 }
+
+#[test]
+fn a_progress_callback_that_panics_in_the_background_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let panics = AtomicU64::new(0);
+    let store = quick(dir.path())
+        .async_compaction(true)
+        .on_compaction_progress(move |_| {
+            let is_first = panics.fetch_add(1, Ordering::Relaxed) == 0;
+            assert!(!is_first, "of the callback");
+        })
+        .build_store()
+        .unwrap();
+    // A writer that is far ahead waits for compaction while there is somebody to wait for.
+    let (done, is_done) = std::sync::mpsc::channel();
+    let writer = store.clone();
+    std::thread::spawn(move || {
+        overwrite(&writer, 20 * MIB);
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).unwrap();
+    // And the thread is still there, after a wait.
+    wait_until("gone on", || {
+        overwrite(&store, MIB);
+        store.stats().merges > 0 && store.stats().compaction_failure.is_none()
+    });
+    wait_until("compacted", || store.stats().data_bytes < 2 * MIB);
+}

@@ -285,7 +285,8 @@ impl CrabKvBuilder {
     }
 
     /// Calls `progress` as merges go on, on the thread that merges, about once for each mebibyte
-    /// of work. It must not call back into the store.
+    /// of work. It must not call back into the store. Should it panic on compaction's own thread,
+    /// compaction waits a little before it goes on.
     pub fn on_compaction_progress(
         self,
         progress: impl Fn(&CompactionProgress) + Send + Sync + 'static,

@@ -6,6 +6,7 @@
 //! try waits a little longer each time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -186,6 +187,16 @@ impl<D: Disk> Engine<D> {
     /// Runs on the background thread: compacts until there is nothing to do. `None` when the
     /// thread is to end.
     pub(crate) fn compact_in_background(&self) -> Option<()> {
+        // What panics is most likely the callback for progress. Without its thread the store would
+        // grow for ever, and writers would wait for nobody.
+        let compacted = catch_unwind(AssertUnwindSafe(|| self.compact_until_idle()));
+        compacted.unwrap_or_else(|_| {
+            self.back_off(&mut self.compactor.lock(), Error::Panicked);
+            Some(())
+        })
+    }
+
+    fn compact_until_idle(&self) -> Option<()> {
         loop {
             self.background.wait_while_paused()?;
             let begun = Instant::now();
@@ -240,13 +251,18 @@ impl<D: Disk> Engine<D> {
             Ok(_) => {}
             Err(error) => {
                 work.run = None;
-                let wait = FIRST_BACK_OFF * 2_u32.saturating_pow(work.failures.min(6));
-                work.failures += 1;
-                work.retry_at = Some(Instant::now() + wait.min(MAX_BACK_OFF));
-                *self.compactor.lock_failure() = Some(error.clone());
+                self.back_off(work, error.clone());
             }
         }
         stepped
+    }
+
+    /// Keeps automatic compaction from trying again for a while.
+    fn back_off(&self, work: &mut Work<D>, error: Error) {
+        let wait = FIRST_BACK_OFF * 2_u32.saturating_pow(work.failures.min(6));
+        work.failures = work.failures.saturating_add(1);
+        work.retry_at = Some(Instant::now() + wait.min(MAX_BACK_OFF));
+        *self.compactor.lock_failure() = Some(error);
     }
 
     fn try_step(&self, work: &mut Work<D>, budget: u64) -> Result<Step> {
@@ -267,10 +283,14 @@ impl<D: Disk> Engine<D> {
 
     /// Goes on with the merge that is under way; gives its report once it is finished.
     fn go_on(&self, work: &mut Work<D>, budget: u64) -> Result<(u64, Option<CompactionReport>)> {
-        let Some(run) = &mut work.run else {
+        // Taken out meanwhile: after a panic nobody goes on with what may be half a step. The
+        // files of a merge that was not committed go; after its commit, the inputs stay where
+        // readers find them until the store is opened again.
+        let Some(mut run) = work.run.take() else {
             return Ok((0, None));
         };
-        let done = self.advance_run(run, budget)?;
+        let done = self.advance_run(&mut run, budget)?;
+        let run = work.run.insert(run);
         work.bytes_done += done;
         let finished = run.is_done();
         let progress = CompactionProgress {
