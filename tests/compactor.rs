@@ -583,3 +583,38 @@ fn a_progress_callback_that_panics_in_the_background_holds_nobody_up() {
     });
     wait_until("compacted", || store.stats().data_bytes < 2 * MIB);
 }
+
+#[test]
+fn tombstones_are_not_merged_again_until_enough_of_what_they_hide_is_gone() {
+    let disk = SimDisk::new(15);
+    let store = sim_builder(4 * KIB).auto_compaction(false);
+    let store = store.build_store_on(disk.clone()).unwrap();
+    for number in 0..40 {
+        store.put(key(number), [1; 1000]).unwrap();
+    }
+    common::seal(&store);
+    let values = common::sealed(&store);
+    // One value of each segment, and a little more.
+    for number in (0..40).step_by(3) {
+        store.delete(key(number)).unwrap();
+    }
+    common::seal(&store);
+    let retained = || -> u64 {
+        let segments = store.stats().segments;
+        segments.iter().map(|s| s.retained_bytes).sum()
+    };
+    let tombstones = *common::sealed(&store).last().unwrap();
+    store.compact_segments(&[tombstones]).unwrap();
+    let all = store.stats().tombstone_bytes;
+    assert_eq!((all, retained()), (14 * 24, 14 * 24));
+    store.compact_segments(&values[..1]).unwrap();
+    assert_eq!(store.stats().tombstone_bytes, all);
+    assert!(
+        retained() < all && retained() >= all - 2 * 24,
+        "{}",
+        retained()
+    );
+    // All at once: in merges of one output each, oldest first.
+    store.compact().unwrap();
+    assert_eq!(store.stats().stale_bytes, 0);
+}

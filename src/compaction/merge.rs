@@ -9,6 +9,7 @@
 //! copied. That does no harm: the index is moved, once the outputs are in the manifest, only where
 //! it still points at an input.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -314,11 +315,16 @@ impl<D: Disk> Merged<D> {
         dropped
     }
 
-    /// Segments that hold what a tombstone of the outputs hides.
-    pub(crate) fn hidden_in(&self) -> impl Iterator<Item = SegmentId> {
-        self.inputs
-            .iter()
-            .flat_map(|input| input.plan.hidden_in.iter().copied())
+    /// Segments that hold what a tombstone of the outputs hides, with how many bytes of records
+    /// were kept for their sake.
+    pub(crate) fn hidden_in(&self) -> BTreeMap<SegmentId, u64> {
+        let mut sums = BTreeMap::new();
+        for input in &self.inputs {
+            for (id, bytes) in &input.plan.hidden_in {
+                *sums.entry(*id).or_default() += bytes;
+            }
+        }
+        sums
     }
 }
 

@@ -8,7 +8,7 @@
 //! - an expired put, under the same condition; otherwise it goes on as a tombstone, since it still
 //!   hides what is older.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::merge::Surroundings;
 use crate::disk::{Disk, Region};
@@ -43,8 +43,9 @@ pub(crate) struct Plan {
     /// About how long the kept records are.
     pub(crate) kept_bytes: u64,
     pub(crate) dropped: Dropped,
-    /// Segments that hold what a kept tombstone hides, one for each tombstone.
-    pub(crate) hidden_in: BTreeSet<SegmentId>,
+    /// Segments that hold what a kept tombstone hides, one for each tombstone, with how many bytes
+    /// of records are kept for their sake.
+    pub(crate) hidden_in: BTreeMap<SegmentId, u64>,
 }
 
 /// What a merge drops.
@@ -146,7 +147,7 @@ impl Plan {
             self.keep(entry, len);
         } else if entry.tombstone || is_expired {
             if let Some(segment) = around.hides_in(entry.hash, entry.seq) {
-                self.hidden_in.insert(segment);
+                *self.hidden_in.entry(segment).or_default() += len as u64;
                 self.keep(entry, len);
                 if is_expired {
                     self.expired.insert(entry.offset);

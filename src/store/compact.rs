@@ -309,7 +309,7 @@ impl<D: Disk> Engine<D> {
     ) -> Result<Moving<D>> {
         let pin = self.collector.pin();
         let (mut outputs, mut slots, mut data_lens) = (Vec::new(), Vec::new(), Vec::new());
-        let retains = merged.hidden_in().next().is_some();
+        let retains = !merged.hidden_in().is_empty();
         for output in merged.outputs.drain(..) {
             let (entries, footer) = (&output.summary.entries, &output.footer);
             let tombstones = entries.iter().filter(|entry| entry.tombstone);
@@ -394,15 +394,15 @@ impl<D: Disk> Engine<D> {
         let gone: Vec<_> = (merged.inputs.iter())
             .map(|input| input.segment.id())
             .collect();
-        let freed = work.free_hidden(&gone);
-        let hidden_in: Vec<_> = merged.hidden_in().collect();
+        let freed = work.hidden.free(&gone);
+        let hidden_in = merged.hidden_in();
         let mut writer = self.lock_writer();
         for usage in writer.log.usages_mut() {
-            if freed.contains(&usage.id) {
-                usage.retained_bytes = 0;
+            if let Some(bytes) = freed.get(&usage.id) {
+                usage.retained_bytes = usage.retained_bytes.saturating_sub(*bytes);
             }
-            if usage.retained_bytes > 0 && !work.is_hiding(usage.id) {
-                work.hide(usage.id, &hidden_in);
+            if usage.retained_bytes > 0 && !work.hidden.is_hiding(usage.id) {
+                work.hidden.hide(usage.id, usage.retained_bytes, &hidden_in);
             }
         }
         run.report

@@ -5,7 +5,7 @@
 //! promise about space would break. A merge that fails leaves everything as it was, and the next
 //! try waits a little longer each time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::compact::Run;
 use super::engine::Engine;
+use super::hidden::Hidden;
 use crate::compaction::pick::{self, Conditions, Pick};
 use crate::compaction::{CompactionProgress, CompactionReport};
 use crate::disk::Disk;
@@ -56,8 +57,7 @@ pub(crate) struct Compactor<D: Disk> {
 /// What only the one who compacts may touch.
 pub(crate) struct Work<D: Disk> {
     run: Option<Run<D>>,
-    /// Which segments hold what the retained tombstones of a segment hide.
-    hidden: HashMap<SegmentId, BTreeSet<SegmentId>>,
+    pub(crate) hidden: Hidden,
     failures: u32,
     retry_at: Option<Instant>,
     bytes_done: u64,
@@ -68,7 +68,7 @@ impl<D: Disk> Compactor<D> {
         Compactor {
             work: Mutex::new(Work {
                 run: None,
-                hidden: HashMap::new(),
+                hidden: Hidden::default(),
                 failures: 0,
                 retry_at: None,
                 bytes_done: 0,
@@ -102,25 +102,6 @@ impl<D: Disk> Compactor<D> {
 }
 
 impl<D: Disk> Work<D> {
-    pub(crate) fn is_hiding(&self, id: SegmentId) -> bool {
-        self.hidden.contains_key(&id)
-    }
-
-    /// Notes that the tombstones of `id` hide something in these segments.
-    pub(crate) fn hide(&mut self, id: SegmentId, hidden_in: &[SegmentId]) {
-        self.hidden.insert(id, hidden_in.iter().copied().collect());
-    }
-
-    /// Notes that segments have been merged; gives those whose tombstones may go now.
-    pub(crate) fn free_hidden(&mut self, gone: &[SegmentId]) -> Vec<SegmentId> {
-        let is_free = |hidden_in: &BTreeSet<_>| gone.iter().any(|id| hidden_in.contains(id));
-        let free = self.hidden.iter().filter(|(_, hidden)| is_free(hidden));
-        let freed: Vec<_> = free.map(|(id, _)| *id).collect();
-        self.hidden
-            .retain(|id, _| !freed.contains(id) && !gone.contains(id));
-        freed
-    }
-
     fn is_backing_off(&self) -> bool {
         self.retry_at.is_some_and(|at| Instant::now() < at)
     }

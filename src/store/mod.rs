@@ -26,6 +26,7 @@ mod engine;
 mod explain;
 mod feed;
 mod follow;
+mod hidden;
 mod iter;
 mod leaving;
 mod pending;
