@@ -618,3 +618,34 @@ fn tombstones_are_not_merged_again_until_enough_of_what_they_hide_is_gone() {
     store.compact().unwrap();
     assert_eq!(store.stats().stale_bytes, 0);
 }
+
+#[test]
+fn asking_many_segments_for_what_a_tombstone_hides_counts_as_work() {
+    const SEGMENTS: u64 = 60;
+    let disk = SimDisk::new(16);
+    let worked = Arc::new(AtomicU64::new(0));
+    let done = Arc::clone(&worked);
+    let store = sim_builder(4 * KIB)
+        .auto_compaction(false)
+        .on_compaction_progress(move |progress| {
+            done.fetch_max(progress.bytes_done, Ordering::Relaxed);
+        })
+        .build_store_on(disk.clone())
+        .unwrap();
+    for number in 0..SEGMENTS * 3 {
+        store.put(key(number), [1; 1000]).unwrap();
+    }
+    for number in 1000..1050 {
+        store.put(key(number), [1; 10]).unwrap();
+    }
+    common::seal(&store);
+    assert!(common::sealed(&store).len() as u64 > SEGMENTS);
+    for number in 1000..1050 {
+        store.delete(key(number)).unwrap();
+    }
+    common::seal(&store);
+    let tombstones = *common::sealed(&store).last().unwrap();
+    store.compact_segments(&[tombstones]).unwrap();
+    let worked = worked.load(Ordering::Relaxed);
+    assert!(worked > 50 * SEGMENTS * 8, "{worked}");
+}

@@ -35,8 +35,9 @@ pub(crate) trait Surroundings<D: Disk> {
     fn is_replaced(&self, hash: KeyHash, segment: &Segment<D>, location: Location) -> bool;
     /// Whether something that expires then has expired.
     fn has_expired(&self, expires_at_ms: u64) -> bool;
-    /// A segment outside the merge that can hold a put of this hash older than `seq`.
-    fn hides_in(&self, hash: KeyHash, seq: SeqNo) -> Option<SegmentId>;
+    /// A segment outside the merge that can hold a put of this hash older than `seq`. Counts in
+    /// `asked` how many segments that was a question to.
+    fn hides_in(&self, hash: KeyHash, seq: SeqNo, asked: &mut u64) -> Option<SegmentId>;
     /// Takes expired records out of the index.
     fn forget(&self, expired: &[Expired]);
     /// Fails if the disk has no room for outputs of `len` bytes.
@@ -162,7 +163,7 @@ impl<D: Disk> Merge<D> {
             planner
         } else {
             let hint = around.hint_of(&current.segment, current.data_len)?;
-            planner.insert(Box::new(Planner::new(hint, current.data_len)))
+            planner.insert(Box::new(Planner::new(hint)))
         };
         let work = planner.advance(current.slot, &current.segment, around, budget)?;
         if let Some(plan) = planner.finished() {

@@ -105,11 +105,12 @@ impl<D: Disk> Surroundings<D> for Around<'_, D> {
         self.engine.clock.has_passed(expires_at_ms)
     }
 
-    fn hides_in(&self, hash: KeyHash, seq: SeqNo) -> Option<SegmentId> {
+    fn hides_in(&self, hash: KeyHash, seq: SeqNo, asked: &mut u64) -> Option<SegmentId> {
         // No segment holds anything older than its base.
         let older = self.others.iter();
         let mut older = older.take_while(|other| other.segment.header().base_seq < seq);
         let can_hold = |other: &&Other<D>| {
+            *asked += 1;
             let open = || self.hint_of(&other.segment, other.data_len).ok();
             match other.segment.hint(open) {
                 Some(hint) => hint
