@@ -649,3 +649,35 @@ fn asking_many_segments_for_what_a_tombstone_hides_counts_as_work() {
     let worked = worked.load(Ordering::Relaxed);
     assert!(worked > 50 * SEGMENTS * 8, "{worked}");
 }
+
+#[test]
+fn a_damaged_segment_does_not_keep_the_others_from_being_compacted() {
+    let disk = SimDisk::new(17);
+    let store = sim_builder(64 * KIB)
+        .verify(crabkv::Verify::Never)
+        // The simulated disk's maps do not see what is damaged later.
+        .read_mode(ReadMode::Pread)
+        .build_store_on(disk.clone())
+        .unwrap();
+    store.pause_compaction();
+    // One record of each segment stays live.
+    for number in 0..2200 {
+        if number < 1100 || number % 55 != 0 {
+            store.put(key(number % 1100), [1; 1000]).unwrap();
+        }
+    }
+    // One of 1024 bytes that is not overwritten below.
+    let offset = 64 + 55 * 1024 + 500;
+    disk.corrupt(Path::new("/db/000000000001.seg"), offset, 1);
+    let before = store.stats().data_bytes;
+    store.resume_compaction();
+    // Each failure is followed by a wait.
+    wait_until("compacted", || {
+        overwrite(&store, 16 * MIB);
+        store.stats().merges > 0 && store.stats().data_bytes < before * 2 / 3
+    });
+    // It is not forgotten, either.
+    let failure = store.stats().compaction_failure.unwrap();
+    assert!(failure.contains("000000000001.seg"), "{failure}");
+    assert!(store.compact().is_err());
+}

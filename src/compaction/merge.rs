@@ -124,6 +124,10 @@ impl<D: Disk> Merge<D> {
         }
     }
 
+    pub(crate) fn inputs(&self) -> &[Input<D>] {
+        &self.inputs
+    }
+
     pub(crate) fn is_written(&self) -> bool {
         matches!(self.stage, Stage::Written)
     }

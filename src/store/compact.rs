@@ -9,6 +9,7 @@
 //! commit. When and how fast merges run is [`super::compactor`]'s part.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -160,6 +161,16 @@ impl<D: Disk> Surroundings<D> for Around<'_, D> {
 impl<D: Disk> Run<D> {
     pub(crate) fn is_done(&self) -> bool {
         matches!(&self.stage, Stage::Moving(moving) if moving.is_done)
+    }
+
+    /// The segment that is merged of which this is a file, if any is.
+    pub(crate) fn input_in(&self, file: &Path) -> Option<SegmentId> {
+        let Stage::Merging(merge) = &self.stage else {
+            return None;
+        };
+        let mut inputs = merge.inputs().iter().map(|input| &input.segment);
+        let input = inputs.find(|segment| segment.path().file_stem() == file.file_stem());
+        input.map(|segment| segment.id())
     }
 
     /// Whether it can no longer be given up: the manifest names its outputs.

@@ -5,7 +5,7 @@
 //! promise about space would break. A merge that fails leaves everything as it was, and the next
 //! try waits a little longer each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -58,6 +58,8 @@ pub(crate) struct Compactor<D: Disk> {
 pub(crate) struct Work<D: Disk> {
     run: Option<Run<D>>,
     pub(crate) hidden: Hidden,
+    /// Segments that a merge found damaged: passed over, or no other could be merged any more.
+    damaged: HashSet<SegmentId>,
     failures: u32,
     retry_at: Option<Instant>,
     bytes_done: u64,
@@ -69,6 +71,7 @@ impl<D: Disk> Compactor<D> {
             work: Mutex::new(Work {
                 run: None,
                 hidden: Hidden::default(),
+                damaged: HashSet::new(),
                 failures: 0,
                 retry_at: None,
                 bytes_done: 0,
@@ -227,7 +230,9 @@ impl<D: Disk> Engine<D> {
         match &stepped {
             Ok(Step::Finished(_)) => {
                 work.failures = 0;
-                *self.compactor.lock_failure() = None;
+                if work.damaged.is_empty() {
+                    *self.compactor.lock_failure() = None;
+                }
             }
             Ok(_) => {}
             Err(error) => {
@@ -249,7 +254,7 @@ impl<D: Disk> Engine<D> {
     fn try_step(&self, work: &mut Work<D>, budget: u64) -> Result<Step> {
         self.check_poison()?;
         if work.run.is_none() {
-            let Some(picked) = self.pick()? else {
+            let Some(picked) = self.pick(&work.damaged)? else {
                 return Ok(Step::Idle);
             };
             work.run = Some(self.begin_run(&picked));
@@ -270,7 +275,11 @@ impl<D: Disk> Engine<D> {
         let Some(mut run) = work.run.take() else {
             return Ok((0, None));
         };
-        let done = self.advance_run(&mut run, budget)?;
+        let advanced = self.advance_run(&mut run, budget);
+        if let Err(Error::Corrupt { file, .. }) = &advanced {
+            work.damaged.extend(run.input_in(file));
+        }
+        let done = advanced?;
         let run = work.run.insert(run);
         work.bytes_done += done;
         let finished = run.is_done();
@@ -293,10 +302,11 @@ impl<D: Disk> Engine<D> {
     }
 
     /// What automatic compaction is to merge next, if anything.
-    fn pick(&self) -> Result<Option<Vec<Slot>>> {
+    fn pick(&self, damaged: &HashSet<SegmentId>) -> Result<Option<Vec<Slot>>> {
         // Sealing the active segment is followed by another look; once is enough.
         for _ in 0..2 {
-            let (segments, at) = self.figures();
+            let (mut segments, at) = self.figures();
+            segments.retain(|(_, usage)| !damaged.contains(&usage.id));
             match pick::pick(&segments, at) {
                 Pick::Nothing => return Ok(None),
                 Pick::Merge(picked) => return Ok(Some(picked)),

@@ -57,7 +57,8 @@ pub struct Stats {
     pub compacting: bool,
     /// Whether compaction is [paused](crate::Store::pause_compaction).
     pub compaction_paused: bool,
-    /// Why the last automatic compaction failed; `None` once one has succeeded.
+    /// Why the last automatic compaction failed; `None` once one has succeeded. A damaged segment
+    /// stays here: compaction passes it over until the store is opened again.
     pub compaction_failure: Option<String>,
     /// Why the store refuses writes, if it does.
     pub poisoned: Option<String>,
