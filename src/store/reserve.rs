@@ -53,8 +53,12 @@ impl<D: Disk> Engine<D> {
         let path = self.settings.dir.join(names::RESERVE);
         let made = match self.disk.open(&path, OpenMode::CreateNew) {
             Ok(file) => file.preallocate(len),
-            // An earlier process left it.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            // An earlier process left it, which may have ended before it was whole, or have had
+            // smaller segments.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => self
+                .disk
+                .open(&path, OpenMode::Write)
+                .and_then(|file| file.preallocate(len)),
             Err(e) => Err(e),
         };
         if made.is_ok() {
