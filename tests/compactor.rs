@@ -696,3 +696,18 @@ fn a_reserve_that_another_process_left_unfinished_is_made_whole() {
     }
     assert_eq!(disk.read_raw(path).unwrap().len() as u64, 4 * KIB);
 }
+
+#[test]
+fn records_that_were_taken_back_are_not_counted_once_the_segment_is_sealed() {
+    let disk = SimDisk::new(19);
+    let store = sim_builder(64 * KIB).auto_compaction(false);
+    let store = store.build_store_on(disk.clone()).unwrap();
+    store.put("key", "value").unwrap();
+    disk.fail_at(0, crabkv::disk::FailKind::Enospc, true);
+    let full = store.put("other", "value").unwrap_err();
+    assert!(matches!(full, Error::DiskFull { .. }), "{full}");
+    common::seal(&store);
+    let segment = store.stats().segments[0];
+    assert_eq!((segment.records, segment.live_records), (1, 1));
+    assert_eq!(store.compact().unwrap().segments_merged, 0);
+}

@@ -341,7 +341,7 @@ impl<D: Disk> Log<D> {
         };
         active.writer.take_back_unwritten()?;
         self.table.replace(active.slot, active.writer.reader());
-        // The count of records stays too high, which at worst compacts the segment once more.
+        // The count of records stays too high until the segment is sealed.
         self.note_appended(&[]);
         Ok(())
     }

@@ -18,6 +18,7 @@ const PART_OF_SMALL_SEGMENT: u64 = 32;
 /// What sealing the active segment found out.
 struct Sealed {
     data_len: u64,
+    records: u64,
     expiries: Expiries,
 }
 
@@ -115,6 +116,8 @@ impl<D: Disk> Log<D> {
                     usage.sealed = true;
                     usage.next_seq = next_seq;
                     usage.expiries = sealed.expiries;
+                    // What was taken back had been counted.
+                    usage.records = sealed.records;
                 }
                 let reader = writer.into_sealed(sealed.data_len, self.options.read_mode);
                 self.table.replace(slot, reader);
@@ -161,6 +164,7 @@ impl<D: Disk> Log<D> {
         let entries = || summary.entries.iter().copied();
         Ok(Some(Sealed {
             data_len: footer.data_len,
+            records: footer.records,
             expiries: Expiries::of(footer.earliest_expiry_ms, entries),
         }))
     }
