@@ -711,3 +711,39 @@ fn records_that_were_taken_back_are_not_counted_once_the_segment_is_sealed() {
     assert_eq!((segment.records, segment.live_records), (1, 1));
     assert_eq!(store.compact().unwrap().segments_merged, 0);
 }
+
+#[test]
+fn a_crash_while_a_store_that_was_only_opened_is_compacted_loses_nothing() {
+    let disk = SimDisk::new(20);
+    let open = |disk: &SimDisk| {
+        let builder = sim_builder(64 * KIB).auto_compaction(false);
+        builder.build_store_on(disk.clone()).unwrap()
+    };
+    let store = open(&disk);
+    for number in 0..5 {
+        store.put("key", number.to_string()).unwrap();
+        store.put(key(number), [1; 100]).unwrap();
+        store.delete(key(3)).unwrap();
+    }
+    drop(store);
+    let closed = disk.crash(&CrashPlan::KeepAll);
+    let mut ops = 0;
+    loop {
+        let disk = closed.crash(&CrashPlan::KeepAll);
+        let store = open(&disk);
+        let expected = contents(&store, []).unwrap();
+        // The segment that is sealed here was closed, and is not announced.
+        disk.stop_at(ops);
+        let compacted = store.compact();
+        for plan in disk.crash_plans(20, ops) {
+            let after = disk.crash(&plan);
+            let store = open(&after);
+            assert_eq!(contents(&store, []).unwrap(), expected, "{ops} {plan:?}");
+        }
+        if compacted.is_ok() {
+            break;
+        }
+        ops += 1;
+    }
+    assert!(ops > 5, "{ops}");
+}
