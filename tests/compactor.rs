@@ -747,3 +747,21 @@ fn a_crash_while_a_store_that_was_only_opened_is_compacted_loses_nothing() {
     }
     assert!(ops > 5, "{ops}");
 }
+
+#[test]
+fn a_write_on_a_full_disk_waits_for_the_whole_merge_that_makes_room_for_it() {
+    let disk = SimDisk::new(21);
+    let store = sim_builder(16 * MIB).build_store_on(disk.clone()).unwrap();
+    store.pause_compaction();
+    // Three fifths of each segment are live, so that a merge copies more than a write does at a time.
+    let value = vec![5; 100_000];
+    for number in 0..640_u64 {
+        let number = if number % 5 < 2 { 0 } else { number };
+        store.put(key(number), &value).unwrap();
+    }
+    // Room for the merge, but not for the next segment.
+    disk.set_capacity(Some(disk.used_bytes() + 12 * MIB));
+    while store.put(key(1000), &value).is_ok() {}
+    store.resume_compaction();
+    store.put(key(1001), &value).unwrap();
+}

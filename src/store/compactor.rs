@@ -46,6 +46,17 @@ enum Step {
     Finished(u64),
 }
 
+/// What a piece of inline compaction has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inline {
+    /// There is nothing to do, or somebody else does it.
+    Idle,
+    /// A merge is under way.
+    Working,
+    /// A merge was finished.
+    Finished,
+}
+
 /// Compaction, as the handles of a store share it.
 pub(crate) struct Compactor<D: Disk> {
     /// One merge at a time.
@@ -124,35 +135,50 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    fn compact_inline(&self) {
+    /// Does a bounded piece of work; tells what it has come to.
+    fn compact_inline(&self) -> Inline {
         let mut work = match self.compactor.work.try_lock() {
             Ok(work) => work,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return Inline::Idle,
         };
         if self.compactor.cancelled.swap(false, Ordering::Relaxed) {
             self.give_up(&mut work);
-            return;
+            return Inline::Idle;
         }
-        let mut left = INLINE_WORK;
-        // A failure has nothing to do with the write that happened to come by. It is in the
-        // stats; if it is the disk, the next write will tell.
-        while let Ok(Step::Working(done) | Step::Finished(done)) = self.step(&mut work, left) {
+        let (mut left, mut come_to) = (INLINE_WORK, Inline::Working);
+        loop {
+            // A failure has nothing to do with the write that happened to come by. It is in the
+            // stats; if it is the disk, the next write will tell.
+            let done = match self.step(&mut work, left) {
+                Ok(Step::Working(done)) => done,
+                Ok(Step::Finished(done)) => {
+                    come_to = Inline::Finished;
+                    done
+                }
+                Ok(Step::Idle) | Err(_) if come_to == Inline::Finished => return come_to,
+                Ok(Step::Idle) | Err(_) => return Inline::Idle,
+            };
             left = left.saturating_sub(done);
             if left == 0 {
-                break;
+                return come_to;
             }
         }
     }
 
-    /// Compacts, here, because the disk is full; tells whether that has given anything back.
+    /// Compacts, here, because the disk is full; tells whether that has given anything back. Not
+    /// until a merge is finished: the write that asks has no other hope.
     pub(crate) fn compact_on_full_disk(&self) -> bool {
         if !self.settings.auto_compaction || self.background.is_paused() {
             return false;
         }
-        let before = self.counters.merges();
-        self.compact_inline();
-        self.counters.merges() > before
+        loop {
+            match self.compact_inline() {
+                Inline::Working => {}
+                Inline::Finished => return true,
+                Inline::Idle => return false,
+            }
+        }
     }
 
     /// Waits while writers are too far ahead of a compaction that is under way.

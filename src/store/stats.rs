@@ -142,10 +142,6 @@ impl Counters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn merges(&self) -> u64 {
-        self.merges.load(Ordering::Relaxed)
-    }
-
     /// Notes a merge that wrote so many bytes.
     pub(crate) fn note_merge(&self, bytes: u64) {
         self.merges.fetch_add(1, Ordering::Relaxed);
