@@ -1,25 +1,35 @@
-//! What can be said on the command line and in the environment.
+//! What can be said on the command line and in the environment: the verbs, and the options that all
+//! of them share. What a verb alone takes stands in its own file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::{compact, delete, get, put, stats, units};
 
 /// A key-value store for read-heavy work.
 #[derive(Debug, Parser)]
-#[command(name = "crabkv", version, after_help = super::exit::HELP)]
+#[command(
+    name = "crabkv",
+    version,
+    max_term_width = 100,
+    after_help = super::exit::HELP,
+    subcommand_help_heading = "Commands"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
+    pub(crate) options: Options,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
 
-/// Which store, and how it is opened: for every verb, before or after it.
-#[derive(Debug, clap::Args)]
-pub(crate) struct StoreArgs {
+/// What all verbs share: which store, how it is opened, how to talk. Before or after the verb.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Options {
     /// The directory of the store
     #[arg(
         short,
@@ -43,64 +53,72 @@ pub(crate) struct StoreArgs {
         hide_env_values = true
     )]
     pub(crate) cache_capacity: usize,
-    /// Let values expire after this many seconds that are put without --ttl
+    /// Let values expire after this long that are put without --ttl: 30, 45s, 1h30m
     #[arg(
         long,
         global = true,
-        value_name = "SECS",
+        value_name = "DURATION",
         env = "CRABKV_DEFAULT_TTL_SECS",
-        value_parser = ttl,
+        value_parser = units::parse_ttl,
         allow_negative_numbers = true,
         hide_env_values = true
     )]
     pub(crate) default_ttl: Option<Duration>,
+    /// Answer with JSON: sizes in bytes, times in milliseconds
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but data and errors: no warnings, summaries, progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say what caused an error, too
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Whether to use colour
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) color: Color,
+}
+
+/// When to use colour. By default on terminals, unless `NO_COLOR` is set.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Makes it so for all output of this process.
+    pub(crate) fn write_global(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Put a value, replacing the one before; makes the store if there is none
-    Put(PutArgs),
+    Put(put::PutArgs),
     /// Write a key's value to stdout, byte for byte (and a newline if that is a terminal)
-    Get(KeyArgs),
+    Get(get::GetArgs),
     /// Delete a key
-    Delete(KeyArgs),
+    Delete(delete::DeleteArgs),
     /// Give back the room that overwritten, deleted and expired values take
-    Compact,
+    Compact(compact::CompactArgs),
     /// Show how many keys there are and what takes how much room
-    Stats,
+    Stats(stats::StatsArgs),
 }
 
-#[derive(Debug, clap::Args)]
-#[command(allow_negative_numbers = true)]
-pub(crate) struct PutArgs {
-    /// The key; after `--` it may begin with a dash
-    #[arg(value_parser = bytes())]
-    pub(crate) key: Bytes,
-    /// The value
-    #[arg(value_parser = bytes(), required_unless_present = "stdin")]
-    pub(crate) value: Option<Bytes>,
-    /// Read the value from stdin, to its end
-    #[arg(long, conflicts_with = "value")]
-    pub(crate) stdin: bool,
-    /// Let the value expire after this many seconds
-    #[arg(long, value_name = "SECS", value_parser = ttl, allow_negative_numbers = true)]
-    pub(crate) ttl: Option<Duration>,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(allow_negative_numbers = true)]
-pub(crate) struct KeyArgs {
-    /// The key; after `--` it may begin with a dash
-    #[arg(value_parser = bytes())]
-    pub(crate) key: Bytes,
-}
-
-/// A key or value from the command line.
+/// A key or value from the command line, before it is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 /// Takes arguments that are no valid Unicode as well, where the system has such.
-fn bytes() -> ValueParser {
+pub(crate) fn bytes() -> ValueParser {
     ValueParser::new(OsStringValueParser::new().try_map(to_bytes))
 }
 
@@ -117,14 +135,7 @@ fn to_bytes(argument: OsString) -> Result<Bytes, &'static str> {
 fn to_bytes(argument: OsString) -> Result<Bytes, &'static str> {
     match argument.into_string() {
         Ok(text) => Ok(Bytes(text.into_bytes())),
-        Err(_) => Err("it is not valid Unicode; values of any bytes can be put with --stdin"),
-    }
-}
-
-fn ttl(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
-        Ok(secs @ 1..) => Ok(Duration::from_secs(secs)),
-        _ => Err("a TTL is a whole number of seconds, at least 1; leave it out for no expiry"),
+        Err(_) => Err("it is not valid Unicode; give any bytes with --hex or --base64"),
     }
 }
 
@@ -137,17 +148,5 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_ttl_is_a_whole_number_of_seconds_from_1_on() {
-        assert_eq!(ttl("1"), Ok(Duration::from_secs(1)));
-        assert_eq!(
-            ttl("18446744073709551615"),
-            Ok(Duration::from_secs(u64::MAX))
-        );
-        for text in ["", "0", "-1", "1.5", "1s", "never", "18446744073709551616"] {
-            assert!(ttl(text).is_err(), "{text}");
-        }
     }
 }

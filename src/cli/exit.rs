@@ -1,44 +1,56 @@
 //! How the program ends: its exit codes, and the line on stderr that says why.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crabkv::Error;
 
-use super::args::Bytes;
+use super::context::Context;
+use super::text;
 
 /// The exit codes, for `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  the key is absent
-  2  wrong usage, or a key or value that is too large
+  1  the key is absent, or the condition is false
+  2  wrong usage or input, such as a key that is too long
   3  the store is open in another program
   4  damage was found
   5  the disk is full, or reading or writing failed; also: there is no store
-  6  the store was written by a newer crabkv";
+  6  the store was written by a newer crabkv
+  130  interrupted";
 
-const ABSENT: u8 = 1;
+const FALSE: u8 = 1;
 const USAGE: u8 = 2;
 const LOCKED: u8 = 3;
 const DAMAGED: u8 = 4;
 const IO: u8 = 5;
 const NEWER: u8 = 6;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// How a verb ended that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     /// There is no value for this key.
-    Absent(Bytes),
+    Absent(Vec<u8>),
+    /// Another condition does not hold: which, and how it is instead. Empty where the answer has
+    /// been given already.
+    False(String),
+    /// Damage was found, and has been reported.
+    Damaged,
+    /// Ctrl-C ended it in good order: how far it came.
+    Interrupted(String),
 }
 
 /// Why a verb failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Store(Error),
-    /// The arguments ask for something impossible.
+    /// The arguments, or what was read, ask for something impossible.
     Usage(String),
     /// Standard input or output.
     Stdio {
@@ -46,6 +58,24 @@ pub(crate) enum Failure {
         op: &'static str,
         source: io::Error,
     },
+    /// A file that is not the store's.
+    File {
+        /// As in "read".
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// What came back is not what was written.
+    Wrong(String),
+    /// Whoever reads standard output has read what he wanted.
+    ClosedPipe,
+}
+
+impl Failure {
+    pub(crate) fn file(op: &'static str, path: &Path, source: io::Error) -> Failure {
+        let path = path.to_path_buf();
+        Failure::File { op, path, source }
+    }
 }
 
 impl From<Error> for Failure {
@@ -68,8 +98,12 @@ impl fmt::Display for Failure {
                 write!(f, "{error}{}", advice(source.kind()))
             }
             Failure::Store(error) => error.fmt(f),
-            Failure::Usage(message) => f.write_str(message),
+            Failure::Usage(message) | Failure::Wrong(message) => f.write_str(message),
             Failure::Stdio { op, source } => write!(f, "cannot {op}: {source}"),
+            Failure::File { op, path, source } => {
+                write!(f, "cannot {op} {}: {source}", path.display())
+            }
+            Failure::ClosedPipe => f.write_str("standard output was closed"),
         }
     }
 }
@@ -85,30 +119,54 @@ fn advice(kind: ErrorKind) -> &'static str {
 }
 
 /// Says on stderr what there is to say, and gives the exit code.
-pub(crate) fn code(outcome: Result<Outcome, Failure>) -> ExitCode {
-    let code = match outcome {
-        Ok(Outcome::Done) => return ExitCode::SUCCESS,
+pub(crate) fn code(outcome: Result<Outcome, Failure>, context: &Context) -> ExitCode {
+    ExitCode::from(match outcome {
+        Ok(Outcome::Done) | Err(Failure::ClosedPipe) => 0,
         Ok(Outcome::Absent(key)) => {
-            // As a literal, since it may hold anything, line feeds too.
-            say(format_args!(
-                "no value for the key {:?}",
-                String::from_utf8_lossy(&key.0)
-            ));
-            ABSENT
+            context.note(format_args!("no value for the key {}", text::quoted(&key)));
+            FALSE
+        }
+        Ok(Outcome::False(message)) => {
+            if !message.is_empty() {
+                context.note(message);
+            }
+            FALSE
+        }
+        Ok(Outcome::Damaged) => DAMAGED,
+        Ok(Outcome::Interrupted(message)) => {
+            context.note(format_args!("interrupted: {message}"));
+            INTERRUPTED
         }
         Err(failure) => {
             say(&failure);
+            if context.options.verbose {
+                say_causes(&failure);
+            }
             code_of(&failure)
         }
+    })
+}
+
+/// What is behind an error, each cause below what it caused.
+fn say_causes(failure: &Failure) {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = match failure {
+        Failure::Store(error) => error.source(),
+        Failure::Stdio { source, .. } | Failure::File { source, .. } => Some(source),
+        Failure::Usage(_) | Failure::Wrong(_) | Failure::ClosedPipe => None,
     };
-    ExitCode::from(code)
+    while let Some(error) = cause {
+        let _ = writeln!(io::stderr(), "  caused by: {error}");
+        cause = error.source();
+    }
 }
 
 fn code_of(failure: &Failure) -> u8 {
     match failure {
         Failure::Store(error) => code_of_error(error),
         Failure::Usage(_) => USAGE,
-        Failure::Stdio { .. } => IO,
+        Failure::Stdio { .. } | Failure::File { .. } => IO,
+        Failure::Wrong(_) => DAMAGED,
+        Failure::ClosedPipe => 0,
     }
 }
 
@@ -116,11 +174,14 @@ fn code_of_error(error: &Error) -> u8 {
     match error {
         Error::KeyTooLarge { .. }
         | Error::ValueTooLarge { .. }
+        | Error::BatchTooLarge { .. }
+        | Error::NotAnInteger { .. }
         | Error::InvalidOption { .. }
         | Error::ReadOnly => USAGE,
+        Error::Conflict { .. } => FALSE,
         Error::Locked { .. } => LOCKED,
         Error::Corrupt { .. } => DAMAGED,
-        Error::UnsupportedVersion { .. } => NEWER,
+        Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => NEWER,
         Error::Poisoned { cause } => code_of_error(cause),
         _ => IO,
     }

@@ -1,19 +1,66 @@
 //! `get`: the value, byte for byte.
 
-use super::args::{KeyArgs, StoreArgs};
-use super::exit::{Failure, Outcome};
-use super::open::{IfMissing, with_store};
-use super::output;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
-pub(crate) fn run(store: &StoreArgs, args: KeyArgs) -> Result<Outcome, Failure> {
-    let mut value = None;
-    with_store(store, IfMissing::Fail, |store| {
-        value = store.get(&args.key.0)?;
-        Ok(Outcome::Done)
-    })?;
-    // The value outlives the store, which is free for others while a slow reader takes its time.
-    match value {
-        Some(value) => output::write_value(&value).map(|()| Outcome::Done),
-        None => Ok(Outcome::Absent(args.key)),
+use crabkv::Value;
+use serde_json::json;
+
+use super::args::{Bytes, bytes};
+use super::confirm::Consent;
+use super::context::Context;
+use super::encoding::EncodingArgs;
+use super::exit::{Failure, Outcome};
+use super::file::NewFile;
+use super::{output, text};
+
+#[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub(crate) struct GetArgs {
+    /// The key; after `--` it may begin with a dash
+    #[arg(value_parser = bytes())]
+    key: Bytes,
+    /// Write the value to a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    encoding: EncodingArgs,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+pub(crate) fn run(context: &Context, args: &GetArgs) -> Result<Outcome, Failure> {
+    let key = args.encoding.decode(&args.key)?;
+    // The value outlives the store.
+    let Some(value) = context.read(|store| Ok(store.get(&key)?))? else {
+        return Ok(Outcome::Absent(key));
+    };
+    if let Some(path) = &args.out {
+        let mut file = NewFile::create(path, args.consent)?;
+        let written = file.writer().write_all(&args.encoding.encode(&value));
+        written.map_err(|source| file.failure(source))?;
+        file.commit()?;
+    } else if context.options.json {
+        output::write_json(&described(&key, &value))?;
+    } else if args.encoding.is_plain() {
+        output::write_value(&value)?;
+    } else {
+        output::write_text(&(args.encoding.shown(&value) + "\n"))?;
     }
+    Ok(Outcome::Done)
+}
+
+/// A value with what goes with it. The version is for `cas`.
+fn described(key: &[u8], value: &Value) -> serde_json::Value {
+    let mut object = json!({
+        "key": text::json_bytes(key),
+        "value": text::json_bytes(value),
+        "version": value.version().map(crabkv::SeqNo::get),
+    });
+    if let Some(expires_at) = value.expires_at() {
+        let left = expires_at.duration_since(SystemTime::now());
+        object["ttl_ms"] = json!(left.unwrap_or_default().as_millis() as u64);
+    }
+    object
 }

@@ -1,33 +1,58 @@
 //! The command line: one file for each verb, over the library's public API alone.
 //!
-//! Data goes to stdout and nothing else does; warnings and errors are single lines on stderr. How
-//! the program ends is in [`exit`].
+//! A verb is a struct of its arguments, read by clap, and a `run` that takes them and the
+//! [`Context`]: the options that all verbs share, and how to get at the store. Verbs that read open
+//! it read-only ([`Context::read`]), so that they work beside a program that has it open; verbs that
+//! write open it for writing ([`Context::write`]).
+//!
+//! Data goes to stdout and nothing else does ([`output`]); warnings, summaries, progress and errors
+//! go to stderr. How the program ends is in [`exit`].
+
+#![allow(dead_code, reason = "the verbs that use all of it follow")]
 
 mod args;
 mod compact;
+mod confirm;
+mod context;
 mod delete;
+mod encoding;
 mod exit;
+mod file;
 mod get;
-mod open;
+mod input;
+mod interrupt;
 mod output;
+mod progress;
 mod put;
 mod stats;
+mod text;
+mod units;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Args, Verb};
+use context::Context;
+use exit::{Failure, Outcome};
 
 /// Does what the command line says. Clap ends the process itself when that cannot be understood.
 pub(crate) fn run() -> ExitCode {
-    let Args { store, verb } = Args::parse();
-    let outcome = match verb {
-        Verb::Put(args) => put::run(&store, args),
-        Verb::Get(args) => get::run(&store, args),
-        Verb::Delete(args) => delete::run(&store, args),
-        Verb::Compact => compact::run(&store),
-        Verb::Stats => stats::run(&store),
-    };
-    exit::code(outcome)
+    let Args { options, verb } = Args::parse();
+    options.color.write_global();
+    interrupt::install();
+    let context = Context::new(options);
+    let outcome = dispatch(verb, &context);
+    exit::code(outcome, &context)
+}
+
+/// One verb, from the command line or from a line of the shell.
+fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
+    match verb {
+        Verb::Put(args) => put::run(context, &args),
+        Verb::Get(args) => get::run(context, &args),
+        Verb::Delete(args) => delete::run(context, &args),
+        Verb::Compact(args) => compact::run(context, &args),
+        Verb::Stats(args) => stats::run(context, &args),
+    }
 }

@@ -4,9 +4,8 @@ use std::fmt::Write;
 
 use crabkv::{SegmentStats, Stats};
 
-use super::args::StoreArgs;
+use super::context::Context;
 use super::exit::{Failure, Outcome};
-use super::open::{IfMissing, with_store};
 use super::output;
 
 const COLUMNS: [&str; 7] = [
@@ -19,14 +18,12 @@ const COLUMNS: [&str; 7] = [
     "tombstone bytes",
 ];
 
-pub(crate) fn run(store: &StoreArgs) -> Result<Outcome, Failure> {
-    let mut text = String::new();
-    with_store(store, IfMissing::Fail, |store| {
-        let stats = store.stats();
-        text = totals(&stats) + &segments(&stats.segments);
-        Ok(Outcome::Done)
-    })?;
-    output::write_text(&text)?;
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatsArgs {}
+
+pub(crate) fn run(context: &Context, _: &StatsArgs) -> Result<Outcome, Failure> {
+    let stats = context.read(|store| Ok(store.stats()))?;
+    output::write_text(&(totals(&stats) + &segments(&stats.segments)))?;
     Ok(Outcome::Done)
 }
 

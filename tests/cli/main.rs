@@ -1,0 +1,7 @@
+//! What the `crabkv` program does, as a shell sees it: output, exit codes, files.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod basics;
+mod program;
