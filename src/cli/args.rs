@@ -109,6 +109,9 @@ pub(crate) enum Verb {
     Delete(delete::DeleteArgs),
     /// Give back the room that overwritten, deleted and expired values take
     Compact(compact::CompactArgs),
+    /// Serve the store on a TCP port, to nc and to programs
+    #[cfg(feature = "server")]
+    Serve(super::serve::ServeArgs),
     /// Show how many keys there are and what takes how much room
     Stats(stats::StatsArgs),
 }

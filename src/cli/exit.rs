@@ -65,6 +65,12 @@ pub(crate) enum Failure {
         path: PathBuf,
         source: io::Error,
     },
+    /// A server that cannot have its address.
+    #[cfg(feature = "server")]
+    Listen {
+        addr: std::net::SocketAddr,
+        source: io::Error,
+    },
     /// What came back is not what was written.
     Wrong(String),
     /// Whoever reads standard output has read what he wanted.
@@ -103,6 +109,12 @@ impl fmt::Display for Failure {
             Failure::File { op, path, source } => {
                 write!(f, "cannot {op} {}: {source}", path.display())
             }
+            #[cfg(feature = "server")]
+            Failure::Listen { addr, source } => write!(
+                f,
+                "cannot listen on {addr}: {source}; another program may have it, choose one with \
+                 --addr"
+            ),
             Failure::ClosedPipe => f.write_str("standard output was closed"),
         }
     }
@@ -152,6 +164,8 @@ fn say_causes(failure: &Failure) {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = match failure {
         Failure::Store(error) => error.source(),
         Failure::Stdio { source, .. } | Failure::File { source, .. } => Some(source),
+        #[cfg(feature = "server")]
+        Failure::Listen { source, .. } => Some(source),
         Failure::Usage(_) | Failure::Wrong(_) | Failure::ClosedPipe => None,
     };
     while let Some(error) = cause {
@@ -165,6 +179,8 @@ fn code_of(failure: &Failure) -> u8 {
         Failure::Store(error) => code_of_error(error),
         Failure::Usage(_) => USAGE,
         Failure::Stdio { .. } | Failure::File { .. } => IO,
+        #[cfg(feature = "server")]
+        Failure::Listen { .. } => IO,
         Failure::Wrong(_) => DAMAGED,
         Failure::ClosedPipe => 0,
     }

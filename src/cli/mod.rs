@@ -24,9 +24,11 @@ mod interrupt;
 mod output;
 mod progress;
 mod put;
+#[cfg(feature = "server")]
+mod serve;
 mod stats;
 mod text;
-mod units;
+pub(crate) mod units;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,8 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Get(args) => get::run(context, &args),
         Verb::Delete(args) => delete::run(context, &args),
         Verb::Compact(args) => compact::run(context, &args),
+        #[cfg(feature = "server")]
+        Verb::Serve(args) => serve::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
     }
 }

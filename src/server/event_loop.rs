@@ -1,0 +1,327 @@
+//! An event loop over its share of the connections: waits for what arrives, gives each connection
+//! its turn, and sends what may be sent.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crabkv::Store;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::Config;
+use super::connection::{Connection, Turn};
+use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT};
+use super::syncer::Syncer;
+use super::worker::Worker;
+
+const WAKER: Token = Token(0);
+const LISTENER: Token = Token(1);
+/// The first connection's.
+const FIRST: usize = 2;
+
+/// How often connections are looked at that say nothing.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What all loops share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) syncer: Syncer,
+    pub(crate) worker: Worker,
+    mailboxes: Vec<Arc<Mailbox>>,
+    connections: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        store: Store,
+        config: Config,
+        syncer: Syncer,
+        worker: Worker,
+        mailboxes: Vec<Arc<Mailbox>>,
+    ) -> Shared {
+        Shared {
+            store,
+            config,
+            syncer,
+            worker,
+            mailboxes,
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// How other threads reach a loop.
+pub(crate) struct Mailbox {
+    waker: Waker,
+    messages: Mutex<Messages>,
+}
+
+#[derive(Default)]
+struct Messages {
+    accepted: Vec<TcpStream>,
+    /// Answers to requests that were done elsewhere, with their connections.
+    answers: Vec<(Token, Vec<u8>)>,
+    stop: bool,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the loop look at what changed.
+    pub(crate) fn wake(&self) {
+        // It fails only if the loop is gone, and nobody is left to be told.
+        let _ = self.waker.wake();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.wake();
+    }
+
+    /// The answer to a request that a connection waits for.
+    pub(crate) fn answer(&self, connection: Token, answer: Vec<u8>) {
+        self.lock().answers.push((connection, answer));
+        self.wake();
+    }
+
+    fn accepted(&self, stream: TcpStream) {
+        self.lock().accepted.push(stream);
+        self.wake();
+    }
+}
+
+pub(crate) struct EventLoop {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    connections: HashMap<Token, Connection>,
+    /// Those that have something to do, each at most once.
+    ready: VecDeque<Token>,
+    /// Those with answers that are held until they are durable.
+    held: Vec<Token>,
+    next_token: usize,
+    stopping_since: Option<Instant>,
+    /// When to accept again after a failure.
+    accept_at: Option<Instant>,
+    /// Which loop gets the next connection.
+    next_loop: usize,
+}
+
+impl EventLoop {
+    pub(crate) fn new() -> io::Result<EventLoop> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Ok(EventLoop {
+            poll,
+            mailbox: Arc::new(Mailbox {
+                waker,
+                messages: Mutex::default(),
+            }),
+            connections: HashMap::new(),
+            ready: VecDeque::new(),
+            held: Vec::new(),
+            next_token: FIRST,
+            stopping_since: None,
+            accept_at: None,
+            next_loop: 0,
+        })
+    }
+
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+
+    /// Runs until the server is stopped and every answer is sent, or its client too slow.
+    pub(crate) fn run(&mut self, shared: &Shared, mut listener: Option<TcpListener>) {
+        if let Some(listener) = &mut listener {
+            // A fresh poll takes any socket.
+            let registered = self
+                .poll
+                .registry()
+                .register(listener, LISTENER, Interest::READABLE);
+            registered.expect("a listening socket can be waited for");
+        }
+        let mut events = Events::with_capacity(1024);
+        let mut last_tick = Instant::now();
+        loop {
+            self.wait(&mut events);
+            let mut accept = self.accept_at.is_some_and(|at| at <= Instant::now());
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    LISTENER => accept = true,
+                    token => {
+                        let Some(connection) = self.connections.get_mut(&token) else {
+                            continue;
+                        };
+                        connection.note(event);
+                        enqueue(&mut self.ready, token, connection);
+                    }
+                }
+            }
+            self.take_messages(shared);
+            if accept && self.stopping_since.is_none() {
+                if let Some(listener) = &listener {
+                    self.accept(shared, listener);
+                }
+            }
+            self.give_turns(shared);
+            shared.syncer.request();
+            if last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.close_the_slow(shared);
+            }
+            if let Some(since) = self.stopping_since {
+                drop(listener.take());
+                if self.connections.is_empty() || since.elapsed() > DRAIN_TIMEOUT {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) {
+        let timeout = if self.ready.is_empty() {
+            let pause = self
+                .accept_at
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            pause.unwrap_or(TICK).min(TICK)
+        } else {
+            Duration::ZERO
+        };
+        match self.poll.poll(events, Some(timeout)) {
+            // A signal. What was to be waited for is still to come.
+            Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
+            other => other.expect("waiting for events works"),
+        }
+    }
+
+    fn take_messages(&mut self, shared: &Shared) {
+        let messages = std::mem::take(&mut *self.mailbox.lock());
+        for stream in messages.accepted {
+            self.admit(stream, shared);
+        }
+        for (token, answer) in messages.answers {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.resume(&answer, shared);
+                enqueue(&mut self.ready, token, connection);
+            }
+        }
+        for token in std::mem::take(&mut self.held) {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.lists.held = false;
+                enqueue(&mut self.ready, token, connection);
+            }
+        }
+        if messages.stop && self.stopping_since.is_none() {
+            self.stopping_since = Some(Instant::now());
+        }
+        if self.stopping_since.is_some() {
+            for (token, connection) in &mut self.connections {
+                connection.end();
+                enqueue(&mut self.ready, *token, connection);
+            }
+        }
+    }
+
+    fn accept(&mut self, shared: &Shared, listener: &TcpListener) {
+        self.accept_at = None;
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    let mailboxes = &shared.mailboxes;
+                    let next = &mailboxes[self.next_loop % mailboxes.len()];
+                    self.next_loop += 1;
+                    if Arc::ptr_eq(next, &self.mailbox) {
+                        self.admit(stream, shared);
+                    } else {
+                        next.accepted(stream);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Whoever gave up meanwhile is nobody else's trouble; without descriptors there
+                // is nothing to do but wait.
+                Err(_) => {
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: TcpStream, shared: &Shared) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let before = shared.connections.fetch_add(1, Ordering::Relaxed);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        if registry.register(&mut stream, token, interest).is_err() {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        // Answers are whole when they are written; waiting for more helps nobody.
+        let _ = stream.set_nodelay(true);
+        let mut connection = Connection::new(stream, token, Arc::clone(&self.mailbox));
+        if before >= shared.config.max_connections {
+            connection.refuse("the server has as many connections as it takes; try later");
+        }
+        enqueue(&mut self.ready, token, &mut connection);
+        self.connections.insert(token, connection);
+    }
+
+    fn give_turns(&mut self, shared: &Shared) {
+        // Who is ready again after his turn waits for the next round, behind what has arrived.
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.connections.get_mut(&token) else {
+                continue;
+            };
+            connection.lists.ready = false;
+            match connection.turn(shared) {
+                Turn::Done => {}
+                Turn::Again => enqueue(&mut self.ready, token, connection),
+                Turn::Closed => {
+                    self.remove(token, shared);
+                    continue;
+                }
+            }
+            if connection.is_held() && !connection.lists.held {
+                connection.lists.held = true;
+                self.held.push(token);
+            }
+        }
+    }
+
+    fn close_the_slow(&mut self, shared: &Shared) {
+        let slow: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_too_slow())
+            .map(|(token, _)| *token)
+            .collect();
+        for token in slow {
+            self.remove(token, shared);
+        }
+    }
+
+    fn remove(&mut self, token: Token, shared: &Shared) {
+        if self.connections.remove(&token).is_some() {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn enqueue(ready: &mut VecDeque<Token>, token: Token, connection: &mut Connection) {
+    if !connection.lists.ready {
+        connection.lists.ready = true;
+        ready.push_back(token);
+    }
+}

@@ -1,0 +1,24 @@
+//! What a client can ask for at most.
+
+use std::time::Duration;
+
+/// A request in bytes, its line end included.
+pub(crate) const REQUEST_BYTES: usize = 64 << 20;
+
+/// How many bytes are read from a connection before the others have their turn.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// With more than this waiting to be sent, a connection's next request waits too.
+pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
+
+/// A buffer that grew beyond this is given back when it is empty.
+pub(crate) const KEPT_BYTES: usize = 256 << 10;
+
+/// How long a request may take to arrive once it has begun.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long clients have to take their last answers when the server ends.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to accept nobody after accepting has failed, as it does without file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,136 @@
+//! Who makes writes durable before they are answered: one thread, for all connections.
+//!
+//! Each write takes the next number before anybody can see it. A sync that begins after it was
+//! applied covers it. Answers
+//! are held until the number of the last write before them is covered.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use crabkv::{Error, Store};
+
+use super::Mailbox;
+
+pub(crate) struct Syncer {
+    /// Otherwise nothing waits, and the store syncs when it does by itself.
+    is_wanted: bool,
+    /// How many writes have begun. Those that are being applied hold the gate.
+    begun: AtomicU64,
+    gate: RwLock<()>,
+    /// How many of them are durable.
+    durable: AtomicU64,
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    /// Why nothing can be made durable any more.
+    failure: OnceLock<Error>,
+    /// Whom to tell.
+    mailboxes: Vec<Arc<Mailbox>>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    upto: u64,
+    stop: bool,
+}
+
+impl Syncer {
+    pub(crate) fn new(is_wanted: bool, mailboxes: Vec<Arc<Mailbox>>) -> Syncer {
+        Syncer {
+            is_wanted,
+            begun: AtomicU64::new(0),
+            gate: RwLock::new(()),
+            durable: AtomicU64::new(0),
+            wanted: Mutex::default(),
+            changed: Condvar::new(),
+            failure: OnceLock::new(),
+            mailboxes,
+        }
+    }
+
+    /// Does a write. From before anybody can see it until it is durable, answers are held.
+    pub(crate) fn write<T>(&self, apply: impl FnOnce() -> T) -> T {
+        if !self.is_wanted {
+            return apply();
+        }
+        let _passage = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        apply()
+    }
+
+    /// What an answer that is made now must wait for: the number of the last write, unless all of
+    /// them are durable.
+    pub(crate) fn hold(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::SeqCst);
+        (begun > self.durable()).then_some(begun)
+    }
+
+    /// Up to which number writes are durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    /// Asks for a sync of every write so far; does not wait for it.
+    pub(crate) fn request(&self) {
+        let upto = self.begun.load(Ordering::SeqCst);
+        if upto > self.durable() {
+            let mut wanted = self.lock();
+            wanted.upto = wanted.upto.max(upto);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends [`run`](Syncer::run) after what was asked for.
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_one();
+    }
+
+    /// Syncs as asked, on a thread of its own.
+    pub(crate) fn run(&self, store: &Store) {
+        while self.wait() {
+            // Everything that was applied before the sync begins is covered by it; what has begun
+            // is applied when the gate is free.
+            let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let covered = self.begun.load(Ordering::SeqCst);
+            drop(gate);
+            match store.sync() {
+                Ok(()) => self.durable.store(covered, Ordering::SeqCst),
+                Err(error) => {
+                    // The first one counts: after it, nothing can be made durable.
+                    let _ = self.failure.set(error);
+                }
+            }
+            for mailbox in &self.mailboxes {
+                mailbox.wake();
+            }
+            if self.failure.get().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do; `false` when it is all done.
+    fn wait(&self) -> bool {
+        let mut wanted = self.lock();
+        loop {
+            if wanted.upto > self.durable() {
+                return true;
+            }
+            if wanted.stop {
+                return false;
+            }
+            wanted = self
+                .changed
+                .wait(wanted)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
