@@ -1,8 +1,9 @@
 //! A batch of writes that happen all or not at all.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::clock;
 use crate::error::{Error, Result};
 use crate::format::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
@@ -44,6 +45,8 @@ pub(crate) enum Ttl {
     Default,
     /// This long from the moment it is written.
     For(Duration),
+    /// Until this moment, in milliseconds since the epoch. If that has passed, the put is a delete.
+    At(u64),
 }
 
 impl WriteBatch {
@@ -77,6 +80,36 @@ impl WriteBatch {
         ttl: Duration,
     ) -> Result<&mut WriteBatch> {
         self.add(key.as_ref(), Some(value.as_ref()), Ttl::For(ttl))
+    }
+
+    /// Adds a put that expires at `at`, to the millisecond. If that has passed when the batch is
+    /// written, it is a delete.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](WriteBatch::put).
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// let now = SystemTime::now();
+    /// let mut batch = crabkv::WriteBatch::new();
+    /// batch.put_expiring_at("ticket", "A7", now + Duration::from_secs(60))?;
+    /// batch.put_expiring_at("receipt", "A6", now - Duration::from_secs(60))?;
+    /// store.write(&batch)?;
+    /// assert!(store.contains_key("ticket")? && !store.contains_key("receipt")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_expiring_at(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        at: SystemTime,
+    ) -> Result<&mut WriteBatch> {
+        let ttl = Ttl::At(clock::ms_of(at));
+        self.add(key.as_ref(), Some(value.as_ref()), ttl)
     }
 
     /// Adds a delete.

@@ -50,7 +50,36 @@ pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
+/// The system's time in milliseconds since the epoch, rounded up so that nothing expires early. What
+/// is before the epoch is at it: both have passed.
+pub(crate) fn ms_of(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, whole_ms)
+}
+
 /// A time in milliseconds since the epoch as the system's type.
 pub(crate) fn system_time(ms: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_whole_milliseconds_and_never_too_early() {
+        let after = |ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns);
+        for (ns, ms) in [
+            (0, 0),
+            (1, 1),
+            (999_999, 1),
+            (1_000_000, 1),
+            (1_000_001, 2),
+            (1_700_000_000_123_000_000, 1_700_000_000_123),
+        ] {
+            // Windows counts in steps of 100 ns.
+            assert!(cfg!(windows) || ms_of(after(ns)) == ms, "{ns}");
+        }
+        assert_eq!(ms_of(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), 0);
+    }
 }

@@ -189,10 +189,7 @@ impl<D: Disk> Store<D> {
     ///
     /// As [`put`](Store::put). A key that is not there is none.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.modify(key.as_ref(), |current| match current {
-            Some(_) => Ok((Change::Delete, true)),
-            None => Ok((Change::Nothing, false)),
-        })
+        self.engine.delete(key.as_ref())
     }
 
     /// Lets a value live for ever; says whether there was one that would have expired.
@@ -226,6 +223,42 @@ impl<D: Disk> Store<D> {
                 Change::Put {
                     value: value.to_vec(),
                     expires_at_ms,
+                },
+                true,
+            )),
+            None => Ok((Change::Nothing, false)),
+        })
+    }
+
+    /// Lets a value expire at `at`, to the millisecond, whenever it was to expire before; says
+    /// whether there is one. If `at` has passed, the value is deleted.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(32_472_187_200); // in 2999
+    /// store.put("session", "x")?;
+    /// assert!(store.expire_at("session", noon)?);
+    /// assert_eq!(store.expires_at("session")?, Some(noon));
+    ///
+    /// assert!(store.expire_at("session", SystemTime::UNIX_EPOCH)?);
+    /// assert!(!store.contains_key("session")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expire_at(&self, key: impl AsRef<[u8]>, at: SystemTime) -> Result<bool> {
+        let at_ms = clock::ms_of(at);
+        self.engine.modify(key.as_ref(), |current| match current {
+            Some(_) if self.engine.is_over(Ttl::At(at_ms)) => Ok((Change::Delete, true)),
+            Some(value) => Ok((
+                Change::Put {
+                    value: value.to_vec(),
+                    expires_at_ms: Some(at_ms),
                 },
                 true,
             )),

@@ -182,8 +182,15 @@ impl<D: Disk> Engine<D> {
         let ttl = match ttl {
             super::batch::Ttl::Default => self.settings.default_ttl?,
             super::batch::Ttl::For(ttl) => ttl,
+            super::batch::Ttl::At(expires_at_ms) => return Some(expires_at_ms),
         };
         Some(self.clock.now_ms().saturating_add(clock::whole_ms(ttl)))
+    }
+
+    /// Whether a put would be gone as it is written. It is a delete then: a record that had
+    /// expired before it was written would be a value again should the clock be set back.
+    pub(crate) fn is_over(&self, ttl: super::batch::Ttl) -> bool {
+        matches!(ttl, super::batch::Ttl::At(at_ms) if self.clock.has_passed(at_ms))
     }
 
     /// Flushes, syncs, and tells the manifest that the store ended in good order.

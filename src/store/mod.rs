@@ -42,7 +42,7 @@ mod write_back;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use batch::WriteBatch;
 pub use builder::{CrabKvBuilder, Durability, Verify};
@@ -185,6 +185,39 @@ impl<D: Disk> Store<D> {
         ttl: Duration,
     ) -> Result<()> {
         self.engine.put(key.as_ref(), value.as_ref(), Ttl::For(ttl))
+    }
+
+    /// Puts a value that expires at `at`: it is gone then, to the millisecond (rounded up, so that
+    /// it is never gone early).
+    ///
+    /// If `at` has passed, the key is deleted: there is no value then, an older one included,
+    /// whatever becomes of the clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(32_472_187_200); // in 2999
+    /// store.put_expiring_at("ticket", "A7", noon)?;
+    /// assert_eq!(store.expires_at("ticket")?, Some(noon));
+    ///
+    /// store.put_expiring_at("ticket", "A8", SystemTime::UNIX_EPOCH)?;
+    /// assert!(store.get("ticket")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_expiring_at(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        at: SystemTime,
+    ) -> Result<()> {
+        let ttl = Ttl::At(clock::ms_of(at));
+        self.engine.put(key.as_ref(), value.as_ref(), ttl)
     }
 
     /// Applies a batch: after a crash all of it is there, or nothing.

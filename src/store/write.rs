@@ -85,6 +85,9 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn put(&self, key: &[u8], value: &[u8], ttl: Ttl) -> Result<()> {
         batch::check_key(key)?;
         batch::check_value(value)?;
+        if self.is_over(ttl) {
+            return self.delete(key).map(drop);
+        }
         let expires_at_ms = self.expiry(ttl);
         if let Some(buffer) = &self.write_back {
             self.check_poison()?;
@@ -92,6 +95,14 @@ impl<D: Disk> Engine<D> {
             return self.flush_if_full(buffer);
         }
         self.write_one(&self.op(key, Some(value), expires_at_ms))
+    }
+
+    /// Deletes a key; says whether it was there.
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.modify(key, |current| match current {
+            Some(_) => Ok((Change::Delete, true)),
+            None => Ok((Change::Nothing, false)),
+        })
     }
 
     fn write_one(&self, op: &Op<'_>) -> Result<()> {
@@ -160,9 +171,10 @@ impl<D: Disk> Engine<D> {
         if batch.is_empty() {
             return self.check_not_read_only();
         }
-        let ops = batch
-            .iter()
-            .map(|(key, value, ttl)| (key, value, value.and_then(|_| self.expiry(ttl))));
+        let ops = batch.iter().map(|(key, value, ttl)| {
+            let value = value.filter(|_| !self.is_over(ttl));
+            (key, value, value.and_then(|_| self.expiry(ttl)))
+        });
         if let Some(buffer) = &self.write_back {
             self.check_poison()?;
             self.buffer_writes(buffer, ops)?;
