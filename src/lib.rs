@@ -34,6 +34,7 @@
 //! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
 //! | what was written since, also after a restart; following as it is written | [`Store::changes`], [`Store::watch`] |
 //! | reading beside a process that writes | [`Store::open_read_only`], [`Store::refresh`] |
+//! | who has a directory open for writing | [`lock_holder`] |
 //! | what survives what | [`Durability`] |
 //! | what went wrong, by what can be done about it | [`enum@Error`] |
 //! | what opening found: a torn tail, a hint file made again | [`RecoveryReport`] |
@@ -82,7 +83,9 @@ pub use compaction::{CompactionProgress, CompactionReport};
 pub use crabkv::CrabKv;
 pub use error::{Error, Result};
 pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
-pub use recovery::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
+pub use recovery::{
+    RecoveryProgress, RecoveryReport, ScannedSegment, TornTail, lock_holder, lock_holder_on,
+};
 pub use repair::{LostRange, ManifestUse, RepairOptions, RepairReport, repair, repair_on};
 pub use segment::ReadMode;
 pub use store::{

@@ -101,6 +101,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
     ///
     /// [`LockError::Held`] when another handle, in this process or another one, has it.
     fn lock(&self, path: &Path, holder: &str) -> Result<Self::Lock, LockError>;
+    /// What the holder of the lock at `path` says of itself; `None` if nobody holds it. Makes and
+    /// changes nothing, and does not wait; a [`lock`](Disk::lock) that is being taken meanwhile is
+    /// not refused because of it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told. That there is no lock file is no error: nobody holds it then.
+    fn lock_holder(&self, path: &Path) -> io::Result<Option<String>>;
     /// The wall clock, in milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
     /// A random number, for identities, salts and seeds.

@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{fmt, process};
+use std::{fmt, process, thread};
 
 #[cfg(unix)]
 use unix as system;
@@ -146,6 +146,21 @@ impl Disk for OsDisk {
         }
     }
 
+    fn lock_holder(&self, path: &Path) -> io::Result<Option<String>> {
+        // As `lock` does, the directory first: it stays locked when the lock file is removed.
+        let is_held = system::is_dir_locked(parent_of(path))
+            || match File::open(path) {
+                Ok(file) => is_locked(&file)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // A directory that is not there is another thing than one that nobody has.
+                    fs::metadata(parent_of(path))?;
+                    false
+                }
+                Err(error) => return Err(error),
+            };
+        Ok(is_held.then(|| system::read_holder(path)))
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
     }
@@ -275,10 +290,41 @@ enum DirLock {
     Unavailable,
 }
 
+/// How often a lock is tried again that somebody is only looking at, and how long to wait before:
+/// a look takes two system calls, one after the other.
+const LOOKED_AT_TRIES: u32 = 100;
+const LOOKED_AT_WAIT: Duration = Duration::from_millis(1);
+
 /// Locks `file` if nobody has it; `false` when somebody has.
+///
+/// Whoever looks whether a lock is held shares it for a moment ([`is_locked`]), and must not keep
+/// others from taking it. That a lock can be shared tells that it is not held for good.
 fn try_lock(file: &File) -> io::Result<bool> {
-    // By path: newer standard libraries have methods of the same name, and other errors.
-    match fs2::FileExt::try_lock_exclusive(file) {
+    for _ in 0..LOOKED_AT_TRIES {
+        // By path: newer standard libraries have methods of the same name, and other errors.
+        if is_taken(fs2::FileExt::try_lock_exclusive(file))? {
+            return Ok(true);
+        }
+        if is_locked(file)? {
+            return Ok(false);
+        }
+        thread::sleep(LOOKED_AT_WAIT);
+    }
+    Ok(false)
+}
+
+/// Whether somebody has locked `file`. Shares the lock for a moment to find out: there is no other
+/// way that works for every kind of lock, on every file system and across containers.
+fn is_locked(file: &File) -> io::Result<bool> {
+    let shared = is_taken(fs2::FileExt::try_lock_shared(file))?;
+    if shared {
+        fs2::FileExt::unlock(file)?;
+    }
+    Ok(!shared)
+}
+
+fn is_taken(locked: io::Result<()>) -> io::Result<bool> {
+    match locked {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
             Ok(false)
@@ -546,6 +592,53 @@ mod tests {
             assert_eq!(holder_of(OsDisk.lock(&path, "other")), holder);
             drop(lock);
         }
+    }
+
+    #[test]
+    fn a_look_says_who_has_the_lock_and_makes_nothing() {
+        let dir = temp_dir();
+        let path = dir.path().join("LOCK");
+        assert_eq!(OsDisk.lock_holder(&path).unwrap(), None);
+        assert!(names(dir.path()).is_empty());
+        let lock = OsDisk.lock(&path, "pid 1").unwrap();
+        assert_eq!(OsDisk.lock_holder(&path).unwrap().unwrap(), "pid 1");
+        drop(lock);
+        assert_eq!(OsDisk.lock_holder(&path).unwrap(), None);
+        let missing = OsDisk.lock_holder(&dir.path().join("missing/LOCK"));
+        assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_look_sees_a_lock_whose_file_was_removed() {
+        let dir = temp_dir();
+        let path = dir.path().join("LOCK");
+        let _lock = OsDisk.lock(&path, "pid 1").unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(OsDisk.lock_holder(&path).unwrap().unwrap(), "");
+    }
+
+    #[test]
+    fn those_who_look_never_keep_anybody_from_the_lock() {
+        use std::sync::atomic::AtomicBool;
+
+        let dir = temp_dir();
+        let path = dir.path().join("LOCK");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        OsDisk.lock_holder(&path).unwrap();
+                    }
+                });
+            }
+            let taken: Vec<_> = (0..200)
+                .map(|_| OsDisk.lock(&path, "pid 1").is_ok())
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(taken, [true; 200]);
+        });
     }
 
     /// On Windows a lock file cannot be removed while it is held.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::disk::{DirEntry, Disk, DiskFile, LockError, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, LockError, OpenMode, OsDisk};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
@@ -71,6 +71,63 @@ pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock> {
         },
         LockError::Io(e) => Error::io("lock", &path, e),
     })
+}
+
+/// Says who has the store in `dir` open for writing, in the words of [`Error::Locked`]: such as
+/// `process 4711`, or an empty text where that cannot be read. `None`: nobody has.
+///
+/// It is as a moment ago, and may have changed. Nothing is made or changed in the directory, nothing
+/// is waited for, and nobody who opens the store meanwhile is refused because of this: to find out,
+/// the lock is shared for the time of two system calls, and whoever opens the store waits that long.
+///
+/// Read-only stores hold no lock, and are not seen. A checkpoint or restore holds the one of the
+/// directory that it writes to, a [`repair`](crate::repair()) that of the store that it reads.
+///
+/// # Errors
+///
+/// [`Error::NotFound`] when there is no store, not even a damaged one, and nobody is making one;
+/// [`Error::Io`] when the directory or the lock cannot be looked at.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let store = crabkv::Store::open(dir.path())?;
+/// let holder = crabkv::lock_holder(dir.path())?;
+/// assert_eq!(holder, Some(format!("process {}", std::process::id())));
+/// drop(store);
+/// assert_eq!(crabkv::lock_holder(dir.path())?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn lock_holder(dir: impl AsRef<Path>) -> Result<Option<String>> {
+    lock_holder_on(&OsDisk, dir)
+}
+
+/// As [`lock_holder`], on another [`Disk`] than the operating system's: a simulated one, in tests.
+///
+/// # Errors
+///
+/// As [`lock_holder`].
+pub fn lock_holder_on<D: Disk>(disk: &D, dir: impl AsRef<Path>) -> Result<Option<String>> {
+    let dir = dir.as_ref();
+    let entries = disk.list(dir).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::NotFound {
+            dir: dir.to_path_buf(),
+        },
+        _ => Error::io("open the data directory", dir, e),
+    })?;
+    let path = dir.join(names::LOCK);
+    let holder = disk
+        .lock_holder(&path)
+        .map_err(|e| Error::io("look at the lock", &path, e))?;
+    let is_store = |entry: &DirEntry| {
+        let name = names::parse(&entry.name);
+        !matches!(name, FileName::Lock | FileName::Foreign)
+    };
+    if holder.is_none() && !entries.iter().any(is_store) {
+        return Err(Error::NotFound {
+            dir: dir.to_path_buf(),
+        });
+    }
+    Ok(holder)
 }
 
 /// Reads the manifest of a store that may be open elsewhere, touching nothing.

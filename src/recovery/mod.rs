@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+pub use directory::{lock_holder, lock_holder_on};
 pub(crate) use follow::{Follower, follow};
 pub use report::{RecoveryProgress, RecoveryReport, ScannedSegment, TornTail};
 

@@ -216,6 +216,11 @@ impl Disk for FatedDisk {
         self.shared.alive().map_err(LockError::Io)
     }
 
+    fn lock_holder(&self, _path: &Path) -> io::Result<Option<String>> {
+        self.shared.alive()?;
+        Ok(None)
+    }
+
     fn now_ms(&self) -> u64 {
         self.inner.now_ms()
     }

@@ -122,6 +122,10 @@ impl Disk for HookedDisk {
         self.sim.lock(path, holder)
     }
 
+    fn lock_holder(&self, path: &Path) -> io::Result<Option<String>> {
+        self.sim.lock_holder(path)
+    }
+
     fn now_ms(&self) -> u64 {
         self.sim.now_ms()
     }

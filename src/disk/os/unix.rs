@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use super::{DirLock, try_lock};
+use super::{DirLock, is_locked, try_lock};
 
 /// How much of a lock file is read for a message: more cannot be ours.
 const MAX_HOLDER_LEN: u64 = 4096;
@@ -66,6 +66,12 @@ pub(super) fn lock_dir(dir: &Path) -> DirLock {
         // Network file systems refuse an exclusive lock on what is open for reading only.
         Err(_) => DirLock::Unavailable,
     }
+}
+
+/// Whether somebody has locked a directory itself; `false` where that cannot be told, as
+/// [`lock_dir`] cannot take it there.
+pub(super) fn is_dir_locked(dir: &Path) -> bool {
+    File::open(dir).is_ok_and(|dir| is_locked(&dir).unwrap_or(false))
 }
 
 /// Says who has the lock. The text is only for messages: a failure does not matter.

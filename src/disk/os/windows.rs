@@ -127,6 +127,11 @@ pub(super) fn lock_dir(_dir: &Path) -> DirLock {
     DirLock::Unavailable
 }
 
+/// Never: see [`lock_dir`].
+pub(super) fn is_dir_locked(_dir: &Path) -> bool {
+    false
+}
+
 /// Says who has the lock, in a file beside it: nobody else can read a locked file. The text is
 /// only for messages: a failure does not matter.
 pub(super) fn write_holder(_file: &File, path: &Path, holder: &str) {

@@ -304,6 +304,12 @@ impl Disk for SimDisk {
         })
     }
 
+    fn lock_holder(&self, path: &Path) -> io::Result<Option<String>> {
+        let state = self.state();
+        state.faults.alive()?;
+        Ok(state.locks.get(&components(path).join("/")).cloned())
+    }
+
     fn now_ms(&self) -> u64 {
         self.state().clock_ms
     }
