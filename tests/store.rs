@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crabkv::{Error, Store, Verify, WriteBatch};
+use crabkv::{Error, ReadMode, Store, Verify, WriteBatch};
 use std::time::Duration;
 
 fn open(dir: &tempfile::TempDir) -> Store {
@@ -167,4 +167,42 @@ fn what_a_flush_could_not_write_is_read_and_written_before_what_came_later() {
     let store = open(&disk.crash(&CrashPlan::LoseAll));
     assert_eq!(read(&store, "both").as_deref(), Some(&b"2"[..]));
     assert_eq!(read(&store, "old"), None);
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[test]
+fn what_was_just_read_is_resident_and_never_more_than_is_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |mode| {
+        Store::builder(dir.path())
+            .segment_size(1 << 20)
+            .read_mode(mode)
+            .build_store()
+            .unwrap()
+    };
+    let store = open(ReadMode::Mmap);
+    assert_eq!(store.resident_bytes(), Some(0));
+    for i in 0..40u32 {
+        store.put(i.to_le_bytes(), vec![b'x'; 100_000]).unwrap();
+    }
+    for value in store.iter() {
+        value.unwrap();
+    }
+    let (mapped, resident) = (store.stats().mapped_bytes, store.resident_bytes());
+    assert!(mapped > 3_000_000, "{mapped}");
+    assert_eq!(resident, Some(mapped));
+    drop(store);
+    assert_eq!(open(ReadMode::Pread).resident_bytes(), None);
+}
+
+#[test]
+fn a_simulated_disk_does_not_say_what_is_resident() {
+    let disk = crabkv::disk::SimDisk::new(1);
+    let builder = Store::builder("/db").segment_size(256);
+    let store = builder.build_store_on(disk).unwrap();
+    for i in 0..100u32 {
+        store.put(i.to_le_bytes(), "x").unwrap();
+    }
+    assert!(store.stats().mapped_bytes > 0);
+    assert_eq!(store.resident_bytes(), None);
 }

@@ -12,6 +12,7 @@
 
 mod os;
 mod region;
+mod resident;
 #[cfg(any(test, feature = "sim"))]
 mod sim;
 

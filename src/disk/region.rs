@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Mmap, MmapMut};
 
+use super::resident;
+
 /// Readable bytes at a fixed address: a mapped file, an append buffer, or memory.
 ///
 /// Aligned to a cache line, so that what every lookup reads does not share one with the reference
@@ -26,7 +28,7 @@ pub struct Region {
     len: AtomicUsize,
     capacity: usize,
     /// What keeps `base` valid; never read through.
-    _backing: Backing,
+    backing: Backing,
 }
 
 enum Backing {
@@ -63,7 +65,7 @@ impl Region {
             base,
             len: AtomicUsize::new(map.len()),
             capacity: map.len(),
-            _backing: Backing::Map { _map: map },
+            backing: Backing::Map { _map: map },
         })
     }
 
@@ -75,7 +77,7 @@ impl Region {
             base,
             len: AtomicUsize::new(bytes.len()),
             capacity: bytes.len(),
-            _backing: Backing::Memory { _bytes: bytes },
+            backing: Backing::Memory { _bytes: bytes },
         }
     }
 
@@ -102,10 +104,21 @@ impl Region {
         if end > self.len() {
             return None;
         }
-        // SAFETY: `base` is valid for `capacity` bytes while `self` lives (kept by `_backing`),
+        // SAFETY: `base` is valid for `capacity` bytes while `self` lives (kept by `backing`),
         // `end <= len <= capacity`, and bytes below `len` are initialised and never written again
         // (invariant 1, kept by `AppendBuffer`).
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
+    }
+
+    /// How many of the bytes are in memory, so that reading them does not wait for a disk; `None` if
+    /// the system does not say, or they are no map. Takes time in proportion to their number.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        match self.backing {
+            Backing::Map { .. } | Backing::Anonymous { .. } => {
+                resident::resident_bytes(self.as_ref())
+            }
+            Backing::Memory { .. } => None,
+        }
     }
 
     /// Asks the processor to fetch the bytes around `offset`.
@@ -158,7 +171,7 @@ impl AppendBuffer {
                 base,
                 len: AtomicUsize::new(0),
                 capacity,
-                _backing: Backing::Anonymous { _map: map },
+                backing: Backing::Anonymous { _map: map },
             }),
         })
     }

@@ -3,10 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Store;
 use super::engine::Engine;
 use super::write_back::WriteBack;
 use crate::disk::Disk;
 use crate::format::{SegmentId, SeqNo};
+use crate::segment::ReadMode;
 
 /// A store's figures, from [`Store::stats`](crate::Store::stats).
 ///
@@ -28,7 +30,7 @@ pub struct Stats {
     /// Values in the cache.
     pub cached_values: u64,
     /// Bytes of sealed segments that are mapped: address space, and page cache as far as they have
-    /// been read.
+    /// been read; [`Store::resident_bytes`] says how far.
     pub mapped_bytes: u64,
     /// Bytes in all segments: live, stale, tombstones, headers.
     pub data_bytes: u64,
@@ -149,7 +151,47 @@ impl Counters {
     }
 }
 
+impl<D: Disk> Store<D> {
+    /// How many of the [`mapped_bytes`](Stats::mapped_bytes) are in memory now, in the page cache
+    /// that all processes share: reading them does not wait for the disk.
+    ///
+    /// `None` where the system does not say: it does on Linux and macOS, for segments that are
+    /// [mapped](crate::ReadMode::Mmap). Linux tells it only to those who may write to the files, and
+    /// tells everybody else that all is in memory.
+    ///
+    /// It asks about each page, and so takes time in proportion to the mapped bytes and is no part of
+    /// [`stats`](Store::stats). No lock is held meanwhile.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// if let Some(resident) = store.resident_bytes() {
+    ///     assert!(resident <= store.stats().mapped_bytes);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.engine.resident_bytes()
+    }
+}
+
 impl<D: Disk> Engine<D> {
+    fn resident_bytes(&self) -> Option<u64> {
+        if self.settings.read_mode == ReadMode::Pread {
+            return None;
+        }
+        let sealed: Vec<_> = {
+            let writer = self.lock_writer();
+            let pin = self.collector.pin();
+            let slots = writer.log.usages().filter(|(_, usage)| usage.sealed);
+            slots
+                .filter_map(|(slot, _)| self.table.get_arc(&pin, slot))
+                .collect()
+        };
+        let maps = sealed.iter().filter_map(|segment| segment.region());
+        maps.map(|map| map.resident_bytes()).sum()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let (buffered_keys, buffered_bytes) =
             self.write_back.as_ref().map_or((0, 0), WriteBack::usage);
