@@ -29,6 +29,7 @@ mod serve;
 mod stats;
 mod text;
 pub(crate) mod units;
+mod words;
 
 use std::process::ExitCode;
 
