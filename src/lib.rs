@@ -30,7 +30,7 @@
 //! | what `get` returns: a guard, zero-copy, with version and expiry | [`Value`] |
 //! | the cheapest way to read: borrowed slices, many keys at once | [`Reader`] |
 //! | several writes, all or nothing | [`WriteBatch`] |
-//! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::increment`], [`Store::put_if_absent`] |
+//! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::modify`], [`Store::increment`], [`Store::put_if_absent`] |
 //! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
 //! | what was written since, also after a restart; following as it is written | [`Store::changes`], [`Store::watch`] |
 //! | reading beside a process that writes | [`Store::open_read_only`], [`Store::refresh`] |
@@ -89,9 +89,9 @@ pub use recovery::{
 pub use repair::{LostRange, ManifestUse, RepairOptions, RepairReport, repair, repair_on};
 pub use segment::ReadMode;
 pub use store::{
-    Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, NextCompaction,
-    NotYetFree, Reader, SegmentExplanation, SegmentStats, SpaceExplanation, Stats, Store, Value,
-    Verify, Watch, WriteBatch,
+    Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, Modification,
+    NextCompaction, NotYetFree, Reader, SegmentExplanation, SegmentStats, SpaceExplanation, Stats,
+    Store, Value, Verify, Watch, WriteBatch,
 };
 
 pub use verify::{

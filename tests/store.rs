@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crabkv::{Error, ReadMode, Store, Verify, WriteBatch};
-use std::time::Duration;
+use crabkv::{Error, Modification, ReadMode, Store, Verify, WriteBatch};
+use std::time::{Duration, SystemTime};
 
 fn open(dir: &tempfile::TempDir) -> Store {
     Store::builder(dir.path())
@@ -185,7 +185,7 @@ fn what_was_just_read_is_resident_and_never_more_than_is_mapped() {
     for i in 0..40u32 {
         store.put(i.to_le_bytes(), vec![b'x'; 100_000]).unwrap();
     }
-    for value in store.iter() {
+    for value in &store {
         value.unwrap();
     }
     let (mapped, resident) = (store.stats().mapped_bytes, store.resident_bytes());
@@ -205,4 +205,48 @@ fn a_simulated_disk_does_not_say_what_is_resident() {
     }
     assert!(store.stats().mapped_bytes > 0);
     assert_eq!(store.resident_bytes(), None);
+}
+
+#[test]
+fn a_modification_sees_the_live_value_and_its_expiry_is_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder(dir.path())
+        .default_ttl(Duration::from_secs(60))
+        .build_store()
+        .unwrap();
+    let set = |value: &str, expires_at| {
+        let put = Modification::Put {
+            value: value.into(),
+            expires_at,
+        };
+        store.modify("key", |current| {
+            Ok((put.clone(), current.map(|value| value.to_vec())))
+        })
+    };
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    assert_eq!(set("1", None).unwrap(), None);
+    // The default TTL does not count.
+    assert_eq!(store.expires_at("key").unwrap(), None);
+    assert_eq!(set("2", Some(in_an_hour)).unwrap().unwrap(), b"1");
+    let left = store.expires_at("key").unwrap().unwrap();
+    assert!(left.duration_since(in_an_hour).unwrap() < Duration::from_millis(2));
+    let seq = store.next_seq();
+    let kept = store.modify("key", |_| Ok((Modification::Keep, ())));
+    kept.unwrap();
+    let refused: Result<(), _> = store.modify("key", |_| {
+        Err(Error::NotAnInteger {
+            reason: "it is none",
+        })
+    });
+    assert!(matches!(refused, Err(Error::NotAnInteger { .. })));
+    assert_eq!(store.next_seq(), seq);
+    // What has passed already is a delete.
+    let past = SystemTime::now() - Duration::from_secs(1);
+    assert_eq!(set("3", Some(past)).unwrap().unwrap(), b"2");
+    assert!(!store.contains_key("key").unwrap());
+    let seq = store.next_seq();
+    assert_eq!(set("4", Some(past)).unwrap(), None);
+    let deleted = store.modify("key", |_| Ok((Modification::Delete, ())));
+    deleted.unwrap();
+    assert_eq!(store.next_seq(), seq, "there was nothing to delete");
 }

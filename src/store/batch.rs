@@ -45,6 +45,8 @@ pub(crate) enum Ttl {
     Default,
     /// This long from the moment it is written.
     For(Duration),
+    /// For ever, whatever the default says.
+    Never,
     /// Until this moment, in milliseconds since the epoch. If that has passed, the put is a delete.
     At(u64),
 }
@@ -110,6 +112,31 @@ impl WriteBatch {
     ) -> Result<&mut WriteBatch> {
         let ttl = Ttl::At(clock::ms_of(at));
         self.add(key.as_ref(), Some(value.as_ref()), ttl)
+    }
+
+    /// Adds a put that never expires, whatever the store's default TTL says.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](WriteBatch::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let minute = std::time::Duration::from_secs(60);
+    /// let store = crabkv::Store::builder(dir.path()).default_ttl(minute).build_store()?;
+    /// let mut batch = crabkv::WriteBatch::new();
+    /// batch.put("brief", "1")?.put_without_expiry("lasting", "2")?;
+    /// store.write(&batch)?;
+    /// assert!(store.expires_at("brief")?.is_some());
+    /// assert_eq!(store.expires_at("lasting")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_without_expiry(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<&mut WriteBatch> {
+        self.add(key.as_ref(), Some(value.as_ref()), Ttl::Never)
     }
 
     /// Adds a delete.

@@ -11,6 +11,22 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::SeqNo;
 
+/// What [`Store::modify`] does to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Modification {
+    /// Leaves it as it is.
+    Keep,
+    /// Puts a value, with an expiry or for ever; the store's default TTL does not count.
+    Put {
+        /// The value.
+        value: Vec<u8>,
+        /// When it expires, if it does. A time that has passed deletes the key.
+        expires_at: Option<SystemTime>,
+    },
+    /// Deletes it.
+    Delete,
+}
+
 impl<D: Disk> Store<D> {
     /// Puts a value if the key is absent or expired; says whether it did.
     ///
@@ -70,6 +86,62 @@ impl<D: Disk> Store<D> {
     /// As [`compare_and_swap`](Store::compare_and_swap).
     pub fn compare_and_delete(&self, key: impl AsRef<[u8]>, expected: SeqNo) -> Result<()> {
         self.change_if(key.as_ref(), Some(expected), || Change::Delete)
+    }
+
+    /// Changes a key as `decide` says, which is shown its value; nobody else writes in between.
+    /// Returns what `decide` returns beside the change.
+    ///
+    /// All other writes wait while `decide` runs, so it must be quick, and must not call back into
+    /// the store. It may be asked again, with the same value or another. With an error from it,
+    /// nothing is changed, and the error is returned. For work that takes longer there is
+    /// [`update`](Store::update).
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    ///
+    /// ```
+    /// use crabkv::Modification;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// store.put("queue", "first,second")?;
+    /// let taken = store.modify("queue", |value| {
+    ///     let items = value.map_or(&b""[..], |value| value);
+    ///     let end = items.iter().position(|byte| *byte == b',');
+    ///     let (item, rest) = items.split_at(end.unwrap_or(items.len()));
+    ///     let change = match rest.get(1..) {
+    ///         Some(rest) => Modification::Put { value: rest.to_vec(), expires_at: None },
+    ///         None => Modification::Delete,
+    ///     };
+    ///     Ok((change, item.to_vec()))
+    /// })?;
+    /// assert_eq!(taken, b"first");
+    /// assert_eq!(store.get("queue")?.unwrap(), "second");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn modify<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut decide: impl FnMut(Option<&Value>) -> Result<(Modification, T)>,
+    ) -> Result<T> {
+        self.engine.modify(key.as_ref(), |current| {
+            let (modification, result) = decide(current)?;
+            let is_over = |at| self.engine.is_over(Ttl::At(clock::ms_of(at)));
+            let change = match modification {
+                Modification::Put { value, expires_at } if !expires_at.is_some_and(is_over) => {
+                    Change::Put {
+                        value,
+                        expires_at_ms: expires_at.map(clock::ms_of),
+                    }
+                }
+                Modification::Put { .. } | Modification::Delete if current.is_some() => {
+                    Change::Delete
+                }
+                _ => Change::Nothing,
+            };
+            Ok((change, result))
+        })
     }
 
     fn change_if(

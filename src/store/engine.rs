@@ -182,6 +182,7 @@ impl<D: Disk> Engine<D> {
         let ttl = match ttl {
             super::batch::Ttl::Default => self.settings.default_ttl?,
             super::batch::Ttl::For(ttl) => ttl,
+            super::batch::Ttl::Never => return None,
             super::batch::Ttl::At(expires_at_ms) => return Some(expires_at_ms),
         };
         Some(self.clock.now_ms().saturating_add(clock::whole_ms(ttl)))

@@ -47,6 +47,7 @@ use std::time::{Duration, SystemTime};
 pub use batch::WriteBatch;
 pub use builder::{CrabKvBuilder, Durability, Verify};
 pub use changes::{Change, ChangeKind, Changes};
+pub use conditional::Modification;
 pub use explain::{NextCompaction, NotYetFree, SegmentExplanation, SpaceExplanation};
 pub use iter::{Cursor, Iter};
 pub use reader::Reader;
