@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
+use super::args::Options;
 use super::context::{Context, IfMissing};
 use super::exit::{Failure, Outcome};
 use super::interrupt;
 use super::units::{self, counted, duration};
-use crate::server::{Config, Server, Stopper};
+use crate::server::{Config, Inline, Server, Stopper};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -24,9 +27,29 @@ pub(crate) struct ServeArgs {
     /// Threads that serve connections
     #[arg(long, value_name = "COUNT", default_value = "2")]
     threads: NonZeroUsize,
+    /// What lines that are no RESP frames are: auto is text until a connection sends a frame
+    #[arg(long, value_name = "LANGUAGE", value_enum, default_value = "auto")]
+    inline: InlineArg,
     /// Connections at a time
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum InlineArg {
+    Auto,
+    Text,
+    Redis,
+}
+
+impl From<InlineArg> for Inline {
+    fn from(inline: InlineArg) -> Inline {
+        match inline {
+            InlineArg::Auto => Inline::Auto,
+            InlineArg::Text => Inline::Text,
+            InlineArg::Redis => Inline::Redis,
+        }
+    }
 }
 
 /// How often the store syncs by itself where the server asks for a sync before each answer.
@@ -45,6 +68,8 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
         threads: args.threads,
         max_connections: args.max_connections,
         sync_before_reply: args.sync_interval.is_none(),
+        default_ttl: context.options.default_ttl,
+        inline: args.inline.into(),
     })
     .map_err(|source| Failure::Listen {
         addr: args.addr,
@@ -63,7 +88,12 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
             .sync_interval(args.sync_interval.unwrap_or(RARELY))
             .async_compaction(true)
     };
-    context.write_with(IfMissing::Create, configure, |store| {
+    // Commands have their own idea of when the default counts.
+    let without_default = Context::new(Options {
+        default_ttl: None,
+        ..context.options.clone()
+    });
+    without_default.write_with(IfMissing::Create, configure, |store| {
         greet(context, args, &server, store.len(), begun.elapsed());
         server.run(store)?;
         Ok(())

@@ -1,17 +1,23 @@
 //! One connection: reads requests, has them done in order, and sends the answers in that order.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mio::Token;
 use mio::event::Event;
 use mio::net::TcpStream;
 
+use super::clients::Client;
+use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
-use super::input::{Arrival, Input};
-use super::limits::{OUTPUT_BYTES, REQUEST_TIMEOUT};
+use super::input::{Arrival, Input, Request};
+use super::limits::{OUTPUT_BYTES, REQUEST, REQUEST_TIMEOUT};
 use super::output::Output;
-use super::text::{self, Answer};
+use super::resp::Reply;
+use super::session::Session;
+use super::turnstile::Turnstile;
+use super::{inline, text};
 
 /// How a connection's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,9 @@ pub(crate) struct Connection {
     ready: Readiness,
     input: Input,
     output: Output,
+    session: Session,
+    /// Where the arguments of a request are, from request to request.
+    arguments: Vec<Range<usize>>,
     state: State,
     /// Everything that the client sent has been read.
     at_end: bool,
@@ -64,7 +73,12 @@ pub(crate) struct Lists {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, token: Token, mailbox: Arc<Mailbox>) -> Connection {
+    pub(crate) fn new(
+        stream: TcpStream,
+        token: Token,
+        mailbox: Arc<Mailbox>,
+        session: Session,
+    ) -> Connection {
         Connection {
             stream,
             token,
@@ -76,10 +90,16 @@ impl Connection {
             },
             input: Input::default(),
             output: Output::default(),
+            session,
+            arguments: Vec::new(),
             state: State::Open,
             at_end: false,
             lists: Lists::default(),
         }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.session.client
     }
 
     /// Takes note of what the system says.
@@ -98,7 +118,8 @@ impl Connection {
 
     /// Says why, and takes no more requests.
     pub(crate) fn refuse(&mut self, reason: &str) {
-        text::error(reason, self.output.bytes());
+        let error = format!("ERR {reason}");
+        Reply::new(self.output.bytes(), self.session.protocol).error(&error);
         self.state = State::Ending;
     }
 
@@ -123,7 +144,8 @@ impl Connection {
 
     /// Reads, does what has arrived, and sends what may be sent.
     pub(crate) fn turn(&mut self, shared: &Shared) -> Turn {
-        if self.takes_requests() && self.ready.readable && self.read().is_err() {
+        let reads = self.takes_requests() && self.ready.readable;
+        if self.session.client.is_killed() || (reads && self.read().is_err()) {
             return Turn::Closed;
         }
         let from = self.output.end();
@@ -165,25 +187,81 @@ impl Connection {
     }
 
     fn do_requests(&mut self, shared: &Shared) {
+        if !self.input.is_unsearched() || !self.takes_requests() {
+            return;
+        }
+        let mut turnstile = Turnstile::enter(&shared.turns);
         while self.takes_requests() {
-            let line = match self.input.next_line() {
-                Ok(Some(range)) => self.input.line(range),
+            let request = match self.input.next(REQUEST, &mut self.arguments) {
+                Ok(Some(request)) => request,
                 Ok(None) => break,
-                Err(_) => return self.refuse("a request has at most 64 MiB"),
+                Err(error) => {
+                    self.refuse(&error.to_string());
+                    break;
+                }
             };
-            match text::execute(line, shared, self.output.bytes()) {
-                Answer::Given => {}
-                Answer::Close => self.state = State::Ending,
-                Answer::Later(job) => {
+            let flow = match request {
+                Request::Line(range) => self.do_line(range, shared, &mut turnstile),
+                Request::Frame => self.do_frame(shared, &mut turnstile),
+            };
+            match flow {
+                Flow::GoOn => {}
+                Flow::Close => self.state = State::Ending,
+                Flow::Later(job) => {
                     self.state = State::Busy;
                     let (mailbox, token) = (Arc::clone(&self.mailbox), self.token);
-                    let store = shared.store.clone();
-                    let job = move || mailbox.answer(token, job(&store));
+                    let job = move |shared: &Shared| mailbox.answer(token, job(shared));
                     shared.worker.submit(job);
                 }
             }
         }
+        self.session.client.note_requests(self.session.last_command);
         self.input.forget_done(self.takes_requests());
+    }
+
+    fn do_line(
+        &mut self,
+        range: Range<usize>,
+        shared: &Shared,
+        turnstile: &mut Turnstile<'_>,
+    ) -> Flow {
+        let output = self.output.bytes();
+        let Ok(words) = inline::split(&self.input.bytes()[range]) else {
+            let reason = "ERR Protocol error: unbalanced quotes in request";
+            Reply::new(output, self.session.protocol).error(reason);
+            return Flow::GoOn;
+        };
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        if words.is_empty() {
+            Flow::GoOn
+        } else if self.session.takes_as_text(words[0], shared.config.inline) {
+            text::execute(&words, shared, output)
+        } else {
+            commands::dispatch(&words, &mut self.session, shared, turnstile, output)
+        }
+    }
+
+    fn do_frame(&mut self, shared: &Shared, turnstile: &mut Turnstile<'_>) -> Flow {
+        self.session.has_sent_frame = true;
+        let bytes = self.input.bytes();
+        // Most commands have few words, which need no memory of their own.
+        let mut few = [&[][..]; 8];
+        let many: Vec<&[u8]>;
+        let words = if let Some(few) = few.get_mut(..self.arguments.len()) {
+            for (word, range) in few.iter_mut().zip(&self.arguments) {
+                *word = &bytes[range.clone()];
+            }
+            &*few
+        } else {
+            let arguments = self.arguments.iter();
+            many = arguments.map(|range| &bytes[range.clone()]).collect();
+            &many
+        };
+        if words.is_empty() {
+            return Flow::GoOn;
+        }
+        let output = self.output.bytes();
+        commands::dispatch(words, &mut self.session, shared, turnstile, output)
     }
 
     /// Holds the output from `from` on until everything that it can tell of is durable.

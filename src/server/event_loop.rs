@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crabkv::Store;
@@ -12,8 +12,10 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Config;
+use super::clients::Clients;
 use super::connection::{Connection, Turn};
 use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT};
+use super::session::Session;
 use super::syncer::Syncer;
 use super::worker::Worker;
 
@@ -29,27 +31,33 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) config: Config,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) since: Instant,
     pub(crate) syncer: Syncer,
     pub(crate) worker: Worker,
+    pub(crate) clients: Clients,
+    /// For [`Turnstile`](super::turnstile::Turnstile).
+    pub(crate) turns: RwLock<()>,
     mailboxes: Vec<Arc<Mailbox>>,
-    connections: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn new(
         store: Store,
         config: Config,
-        syncer: Syncer,
-        worker: Worker,
+        local_addr: SocketAddr,
         mailboxes: Vec<Arc<Mailbox>>,
     ) -> Shared {
         Shared {
             store,
+            syncer: Syncer::new(config.sync_before_reply, mailboxes.clone()),
             config,
-            syncer,
-            worker,
+            local_addr,
+            since: Instant::now(),
+            worker: Worker::new(),
+            clients: Clients::default(),
+            turns: RwLock::new(()),
             mailboxes,
-            connections: AtomicUsize::new(0),
         }
     }
 }
@@ -62,9 +70,11 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Messages {
-    accepted: Vec<TcpStream>,
+    accepted: Vec<(TcpStream, SocketAddr)>,
     /// Answers to requests that were done elsewhere, with their connections.
     answers: Vec<(Token, Vec<u8>)>,
+    /// Connections that something has happened to.
+    concerned: Vec<Token>,
     stop: bool,
 }
 
@@ -90,8 +100,14 @@ impl Mailbox {
         self.wake();
     }
 
-    fn accepted(&self, stream: TcpStream) {
-        self.lock().accepted.push(stream);
+    /// Gives a connection a turn.
+    pub(crate) fn look_at(&self, connection: Token) {
+        self.lock().concerned.push(connection);
+        self.wake();
+    }
+
+    fn accepted(&self, stream: TcpStream, addr: SocketAddr) {
+        self.lock().accepted.push((stream, addr));
         self.wake();
     }
 }
@@ -203,8 +219,13 @@ impl EventLoop {
 
     fn take_messages(&mut self, shared: &Shared) {
         let messages = std::mem::take(&mut *self.mailbox.lock());
-        for stream in messages.accepted {
-            self.admit(stream, shared);
+        for (stream, addr) in messages.accepted {
+            self.admit(stream, addr, shared);
+        }
+        for token in messages.concerned {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                enqueue(&mut self.ready, token, connection);
+            }
         }
         for (token, answer) in messages.answers {
             if let Some(connection) = self.connections.get_mut(&token) {
@@ -233,14 +254,14 @@ impl EventLoop {
         self.accept_at = None;
         loop {
             match listener.accept() {
-                Ok((stream, _)) => {
+                Ok((stream, addr)) => {
                     let mailboxes = &shared.mailboxes;
                     let next = &mailboxes[self.next_loop % mailboxes.len()];
                     self.next_loop += 1;
                     if Arc::ptr_eq(next, &self.mailbox) {
-                        self.admit(stream, shared);
+                        self.admit(stream, addr, shared);
                     } else {
-                        next.accepted(stream);
+                        next.accepted(stream, addr);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -255,21 +276,29 @@ impl EventLoop {
         }
     }
 
-    fn admit(&mut self, mut stream: TcpStream, shared: &Shared) {
+    fn admit(&mut self, mut stream: TcpStream, addr: SocketAddr, shared: &Shared) {
         let token = Token(self.next_token);
         self.next_token += 1;
-        let before = shared.connections.fetch_add(1, Ordering::Relaxed);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         if registry.register(&mut stream, token, interest).is_err() {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         // Answers are whole when they are written; waiting for more helps nobody.
         let _ = stream.set_nodelay(true);
-        let mut connection = Connection::new(stream, token, Arc::clone(&self.mailbox));
-        if before >= shared.config.max_connections {
-            connection.refuse("the server has as many connections as it takes; try later");
+        let is_one_too_many = shared.clients.count() >= shared.config.max_connections;
+        let mailbox = Arc::clone(&self.mailbox);
+        let client = shared
+            .clients
+            .connect(addr, shared.local_addr, token, mailbox);
+        let mut connection = Connection::new(
+            stream,
+            token,
+            Arc::clone(&self.mailbox),
+            Session::new(client),
+        );
+        if is_one_too_many {
+            connection.refuse("max number of clients reached");
         }
         enqueue(&mut self.ready, token, &mut connection);
         self.connections.insert(token, connection);
@@ -313,8 +342,8 @@ impl EventLoop {
     }
 
     fn remove(&mut self, token: Token, shared: &Shared) {
-        if self.connections.remove(&token).is_some() {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(connection) = self.connections.remove(&token) {
+            shared.clients.disconnect(connection.client());
         }
     }
 }

@@ -4,17 +4,29 @@ use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::limits::{KEPT_BYTES, READ_BYTES, REQUEST_BYTES};
+use super::limits::{KEPT_BYTES, READ_BYTES};
+use super::resp::parse::{Limits, Parsed, ProtocolError, parse};
 
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     bytes: Vec<u8>,
     /// How many of them are done.
     done: usize,
-    /// Up to where there is no line end behind what is done.
-    searched: usize,
+    /// How many there were when the last look found no request.
+    looked_at: usize,
+    /// How many there must be for another look to find one.
+    wanted: usize,
     /// Since when an incomplete request is there.
     arriving_since: Option<Instant>,
+}
+
+/// A request, as the bytes that it is made of; [`bytes`](Input::bytes) has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// A line, without its end.
+    Line(Range<usize>),
+    /// A frame; its arguments are where the caller wanted them.
+    Frame,
 }
 
 /// How reading ended.
@@ -29,10 +41,6 @@ pub(crate) enum Arrival {
     /// There never will be more.
     End,
 }
-
-/// A request that is longer than any may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooLong;
 
 impl Input {
     /// Reads what is there, up to a limit.
@@ -55,30 +63,62 @@ impl Input {
         }
     }
 
-    /// The next line that is complete, without its end; [`line`](Input::line) has its bytes. It is
-    /// done then.
-    pub(crate) fn next_line(&mut self) -> Result<Option<Range<usize>>, TooLong> {
+    /// The next request that is complete. It is done then.
+    pub(crate) fn next(
+        &mut self,
+        limits: Limits,
+        arguments: &mut Vec<Range<usize>>,
+    ) -> Result<Option<Request>, ProtocolError> {
         let begin = self.done;
-        let from = self.searched.max(begin);
+        if !self.is_unsearched() || self.bytes.len() < self.wanted {
+            self.looked_at = self.bytes.len();
+            return Ok(None);
+        }
+        if self.bytes[begin] == b'*' {
+            return self.next_frame(limits, arguments);
+        }
+        let from = self.looked_at.max(begin);
         let Some(len) = self.bytes[from..].iter().position(|byte| *byte == b'\n') else {
-            self.searched = self.bytes.len();
-            if self.bytes.len() - begin > REQUEST_BYTES {
-                return Err(TooLong);
+            self.looked_at = self.bytes.len();
+            if self.bytes.len() - begin > limits.bytes {
+                return Err(ProtocolError::TooLong { max: limits.bytes });
             }
             return Ok(None);
         };
         let end = from + len;
         self.done = end + 1;
-        Ok(Some(begin..end))
+        Ok(Some(Request::Line(begin..end)))
     }
 
-    pub(crate) fn line(&self, range: Range<usize>) -> &[u8] {
-        &self.bytes[range]
+    fn next_frame(
+        &mut self,
+        limits: Limits,
+        arguments: &mut Vec<Range<usize>>,
+    ) -> Result<Option<Request>, ProtocolError> {
+        let begin = self.done;
+        match parse(&self.bytes[begin..], limits, arguments)? {
+            Parsed::Incomplete { at_least } => {
+                self.looked_at = self.bytes.len();
+                self.wanted = begin + at_least;
+                Ok(None)
+            }
+            Parsed::Request { len } => {
+                for argument in arguments {
+                    *argument = argument.start + begin..argument.end + begin;
+                }
+                self.done = begin + len;
+                Ok(Some(Request::Frame))
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Whether there may be a complete request that nobody has looked for.
     pub(crate) fn is_unsearched(&self) -> bool {
-        self.searched.max(self.done) < self.bytes.len()
+        self.bytes.len() > self.looked_at.max(self.done)
     }
 
     /// Forgets what is done. What is left is a request that is still arriving if `is_waiting`.
@@ -91,7 +131,8 @@ impl Input {
             self.bytes.drain(..self.done);
         }
         if self.bytes.len() == rest {
-            self.searched = self.searched.saturating_sub(self.done);
+            self.looked_at = self.looked_at.saturating_sub(self.done);
+            self.wanted = self.wanted.saturating_sub(self.done);
             if self.done > 0 {
                 self.arriving_since = None;
             }
@@ -114,27 +155,50 @@ impl Input {
 mod tests {
     use super::*;
 
-    fn lines(input: &mut Input) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Some(range) = input.next_line().unwrap() {
-            lines.push(String::from_utf8(input.line(range).to_vec()).unwrap());
+    const LIMITS: Limits = Limits {
+        arguments: 10,
+        bytes: 1000,
+    };
+
+    /// Each request as its words, a line as one.
+    fn requests(input: &mut Input) -> Vec<Vec<String>> {
+        let mut requests = Vec::new();
+        let mut arguments = Vec::new();
+        while let Some(request) = input.next(LIMITS, &mut arguments).unwrap() {
+            let ranges = match request {
+                Request::Line(range) => vec![range],
+                Request::Frame => arguments.clone(),
+            };
+            let text = |range: Range<usize>| String::from_utf8(input.bytes[range].to_vec()).unwrap();
+            requests.push(ranges.into_iter().map(text).collect());
         }
         input.forget_done(true);
-        lines
+        requests
     }
 
     #[test]
-    fn lines_are_found_however_they_arrive() {
-        let text = "GET a\nPUT b 1\n\nGET b\r\nrest";
+    fn requests_are_found_however_they_arrive() {
+        let text =
+            "GET a\n*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\nPUT b 1\n\n*0\r\nGET b\r\n*1\r\n$4\r\nPI";
         for size in 1..text.len() {
             let mut input = Input::default();
             let mut found = Vec::new();
             for chunk in text.as_bytes().chunks(size) {
                 assert_eq!(input.read(&mut &*chunk).unwrap(), Arrival::All);
-                found.extend(lines(&mut input));
+                found.extend(requests(&mut input));
             }
-            assert_eq!(found, ["GET a", "PUT b 1", "", "GET b\r"]);
+            let expected: [&[&str]; 6] = [
+                &["GET a"],
+                &["GET", "\r\n"],
+                &["PUT b 1"],
+                &[""],
+                &[],
+                &["GET b\r"],
+            ];
+            assert_eq!(found, expected, "{size} bytes at a time");
             assert!(input.arriving_for().is_some() && !input.is_unsearched());
+            assert_eq!(input.read(&mut &b"NG\r\n"[..]).unwrap(), Arrival::All);
+            assert_eq!(requests(&mut input), [["PING"]]);
             assert_eq!(input.read(&mut &b""[..]).unwrap(), Arrival::End);
         }
     }
@@ -142,11 +206,12 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_too_long_at_some_point() {
         let mut input = Input {
-            bytes: vec![b'x'; REQUEST_BYTES],
+            bytes: vec![b'x'; 1000],
             ..Input::default()
         };
-        assert_eq!(input.next_line(), Ok(None));
+        assert_eq!(input.next(LIMITS, &mut Vec::new()), Ok(None));
         input.bytes.push(b'x');
-        assert_eq!(input.next_line(), Err(TooLong));
+        let too_long = Err(ProtocolError::TooLong { max: 1000 });
+        assert_eq!(input.next(LIMITS, &mut Vec::new()), too_long);
     }
 }

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-/// A request in bytes, its line end included.
-pub(crate) const REQUEST_BYTES: usize = 64 << 20;
+use super::resp::parse::Limits;
+
+/// A request.
+pub(crate) const REQUEST: Limits = Limits {
+    arguments: 1024,
+    bytes: 64 << 20,
+};
 
 /// How many bytes are read from a connection before the others have their turn.
 pub(crate) const READ_BYTES: usize = 64 << 10;

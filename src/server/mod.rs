@@ -1,22 +1,31 @@
 //! The server: a store on a TCP port, over the library's public API alone.
 //!
 //! A few threads each run an event loop ([`event_loop`]) over their share of the connections. A
-//! turn of the loop reads what has arrived, does every request in it at once, and writes one answer
-//! ([`connection`]). The language is in [`text`]: lines for `nc` and for people.
+//! turn of a connection reads what has arrived, does every request in it, and writes one answer
+//! ([`connection`]). Two languages share the port: lines for `nc` and for people ([`text`]), and RESP
+//! ([`resp`], [`commands`]), which Redis clients speak. A request that begins with `*` is RESP.
 //!
 //! Synced writes hold no thread. A write is applied to the store at once, and everything that is
 //! answered from then on waits in the connections' buffers until a sync has made it durable
 //! ([`syncer`]): all writes that arrive while one sync runs share the next, and nobody outside
 //! learns of a write that a power cut could still take.
 
+#![allow(dead_code, reason = "the commands that use all of it follow")]
+
+mod clients;
+mod commands;
 mod connection;
 mod event_loop;
 mod inline;
 mod input;
+mod keyspace;
 mod limits;
 mod output;
+mod resp;
+mod session;
 mod syncer;
 mod text;
+mod turnstile;
 mod worker;
 
 use std::io;
@@ -24,13 +33,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crabkv::Store;
 use mio::net::TcpListener;
 
-use event_loop::EventLoop;
-use syncer::Syncer;
-use worker::Worker;
+use event_loop::{EventLoop, Shared};
 
 pub(crate) use event_loop::Mailbox;
 
@@ -43,6 +51,21 @@ pub(crate) struct Config {
     pub(crate) max_connections: usize,
     /// Whether each answer waits until what it tells of is durable.
     pub(crate) sync_before_reply: bool,
+    /// How long values live that are put without a TTL. The store itself has no default.
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) inline: Inline,
+}
+
+/// What lines are that are no frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Inline {
+    /// Text, until the connection has sent a frame; Redis commands that text has not, always.
+    #[default]
+    Auto,
+    /// Text, always.
+    Text,
+    /// Redis commands, always.
+    Redis,
 }
 
 /// A server that listens, but answers nobody yet.
@@ -88,50 +111,44 @@ impl Server {
     }
 
     pub(crate) fn stopper(&self) -> Stopper {
-        Stopper(self.mailboxes())
-    }
-
-    fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        self.loops.iter().map(EventLoop::mailbox).collect()
+        Stopper(self.loops.iter().map(EventLoop::mailbox).collect())
     }
 
     /// Serves until it is stopped, and until what was answered is durable.
     pub(crate) fn run(self, store: &Store) -> crabkv::Result<()> {
-        let mailboxes = self.mailboxes();
-        let syncer = Syncer::new(self.config.sync_before_reply, mailboxes.clone());
-        let worker = Worker::new();
-        let shared = event_loop::Shared::new(store.clone(), self.config, syncer, worker, mailboxes);
-        thread::scope(|scope| {
-            let helpers = [
-                scope.spawn(|| shared.syncer.run(store)),
-                scope.spawn(|| shared.worker.run()),
-            ];
-            let mut listener = Some(self.listener);
-            let loops: Vec<_> = self
-                .loops
-                .into_iter()
-                .map(|mut event_loop| {
-                    // The first one accepts, for all.
-                    let listener = listener.take();
-                    let shared = &shared;
-                    scope.spawn(move || event_loop.run(shared, listener))
-                })
-                .collect();
-            for thread in loops {
-                join(thread);
-            }
-            shared.worker.stop();
-            shared.syncer.stop();
-            for thread in helpers {
-                join(thread);
-            }
-        });
+        let shared = Arc::new(Shared::new(store.clone(), self.config, self.local_addr, {
+            let mailboxes = self.loops.iter().map(EventLoop::mailbox);
+            mailboxes.collect()
+        }));
+        let spawn = |work: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || work(&shared))
+        };
+        let helpers = [
+            spawn(|shared| shared.syncer.run(&shared.store)),
+            spawn(|shared| shared.worker.run(shared)),
+        ];
+        let mut listener = Some(self.listener);
+        let loops: Vec<_> = self
+            .loops
+            .into_iter()
+            .map(|mut event_loop| {
+                // The first one accepts, for all.
+                let listener = listener.take();
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || event_loop.run(&shared, listener))
+            })
+            .collect();
+        loops.into_iter().for_each(join);
+        shared.worker.stop();
+        shared.syncer.stop();
+        helpers.into_iter().for_each(join);
         store.sync()
     }
 }
 
 /// A panic goes on in the thread that waits.
-fn join(thread: thread::ScopedJoinHandle<'_, ()>) {
+fn join(thread: thread::JoinHandle<()>) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }

@@ -1,11 +1,14 @@
 //! The language of lines: `PUT key value ttl=45`, `GET key`, and answers that a person can read.
 
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use crabkv::Store;
 
+use super::commands::{Failure, Flow, is};
 use super::event_loop::Shared;
 use super::inline;
+use super::keyspace::Keyspace;
 use crate::cli::units;
 
 const HELP: &str = "\
@@ -16,63 +19,42 @@ COMPACT                  gives space back; answers OK when it is done
 STATS                    figures, a line each, then END
 HELP                     this
 QUIT                     closes the connection
+Redis commands work as well, and answer as Redis does.
 Verbs in any case. \"Quotes\" around what has spaces; in them \\n, \\\", \\\\, \\xff.
 ";
 
-/// What becomes of a request.
-pub(crate) enum Answer {
-    /// It is answered.
-    Given,
-    /// It is answered; the connection ends.
-    Close,
-    /// It takes long: this does it elsewhere, and gives the answer.
-    Later(Job),
+const VERBS: [&str; 6] = ["PUT", "GET", "DELETE", "COMPACT", "STATS", "HELP"];
+
+/// Whether the language has a verb, in any case.
+pub(crate) fn has(verb: &[u8]) -> bool {
+    VERBS.iter().any(|known| is(verb, known))
 }
 
-/// A request that is done elsewhere: its result is the answer.
-pub(crate) type Job = Box<dyn FnOnce(&Store) -> Vec<u8> + Send>;
-
 /// Does what a line says, and appends the answer to `output`.
-pub(crate) fn execute(line: &[u8], shared: &Shared, output: &mut Vec<u8>) -> Answer {
-    let Ok(words) = inline::split(line) else {
-        error("unbalanced quotes", output);
-        return Answer::Given;
-    };
-    let Some((verb, arguments)) = words.split_first() else {
-        return Answer::Given;
-    };
-    let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-    match (verb.to_ascii_uppercase().as_slice(), &arguments[..]) {
+pub(crate) fn execute(words: &[&[u8]], shared: &Shared, output: &mut Vec<u8>) -> Flow {
+    let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
+    match (words[0].to_ascii_uppercase().as_slice(), &words[1..]) {
         (b"PUT", [key, value]) => put(key, value, None, shared, output),
         (b"PUT", [key, value, ttl]) => put(key, value, Some(ttl), shared, output),
         (b"PUT", _) => error(
             "PUT takes a key, a value and perhaps ttl=45; put quotes around what has spaces",
             output,
         ),
-        (b"GET", [key]) => get(key, &shared.store, output),
-        (b"DELETE", [key]) => {
-            let deleted = shared.syncer.write(|| shared.store.delete(key));
-            done(deleted.map(|_| ()), output);
-        }
+        (b"GET", [key]) => get(key, &keyspace, output),
+        (b"DELETE", [key]) => done(keyspace.delete(key).map(|_| ()), output),
         (b"GET" | b"DELETE", _) => error("it takes a key", output),
         (b"COMPACT", []) => return compact(),
         (b"STATS", []) => stats(&shared.store, output),
         (b"HELP", []) => output.extend_from_slice(HELP.as_bytes()),
-        (b"QUIT" | b"EXIT", []) => {
-            output.extend_from_slice(b"OK\n");
-            return Answer::Close;
-        }
-        (b"COMPACT" | b"STATS" | b"HELP" | b"QUIT" | b"EXIT", _) => {
-            error("it takes no arguments", output);
-        }
+        (b"COMPACT" | b"STATS" | b"HELP", _) => error("it takes no arguments", output),
         // A browser, or a page that makes one talk to us.
         (b"POST" | b"HOST:", _) => {
             error("this is no web server", output);
-            return Answer::Close;
+            return Flow::Close;
         }
         _ => error("unknown command; HELP lists them", output),
     }
-    Answer::Given
+    Flow::GoOn
 }
 
 /// One line: no reason may break it, whatever a client made it of.
@@ -84,24 +66,34 @@ pub(crate) fn error(reason: &str, output: &mut Vec<u8>) {
     output.push(b'\n');
 }
 
-fn done(result: crabkv::Result<()>, output: &mut Vec<u8>) {
+fn done(result: Result<(), Failure>, output: &mut Vec<u8>) {
     match result {
         Ok(()) => output.extend_from_slice(b"OK\n"),
-        Err(reason) => error(&reason.to_string(), output),
+        Err(failure) => error(&reason(&failure), output),
+    }
+}
+
+/// What went wrong, without the code that Redis has for it.
+fn reason(failure: &Failure) -> String {
+    match failure {
+        Failure::Reply(text) => text.strip_prefix("ERR ").unwrap_or(text).to_owned(),
+        Failure::Store(error) => error.to_string(),
     }
 }
 
 fn put(key: &[u8], value: &[u8], ttl: Option<&[u8]>, shared: &Shared, output: &mut Vec<u8>) {
-    let store = &shared.store;
-    let written = match ttl.map(parse_ttl) {
-        None => shared.syncer.write(|| store.put(key, value)),
-        Some(Ok(ttl)) => shared.syncer.write(|| store.put_with_ttl(key, value, ttl)),
+    let ttl = match ttl.map(parse_ttl) {
+        None => shared.config.default_ttl,
+        Some(Ok(ttl)) => Some(ttl),
         Some(Err(reason)) => return error(&reason, output),
     };
-    done(written, output);
+    // What lasts longer than time does, lasts.
+    let expires_at = ttl.and_then(|ttl| SystemTime::now().checked_add(ttl));
+    let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
+    done(keyspace.put(key, value, expires_at), output);
 }
 
-fn parse_ttl(word: &[u8]) -> Result<std::time::Duration, String> {
+fn parse_ttl(word: &[u8]) -> Result<Duration, String> {
     let text = String::from_utf8_lossy(word);
     match text.split_once('=') {
         Some((name, ttl)) if name.eq_ignore_ascii_case("ttl") => units::parse_ttl(ttl),
@@ -109,19 +101,21 @@ fn parse_ttl(word: &[u8]) -> Result<std::time::Duration, String> {
     }
 }
 
-fn get(key: &[u8], store: &Store, output: &mut Vec<u8>) {
-    match store.get(key) {
-        Ok(Some(value)) => {
-            output.extend_from_slice(b"VALUE ");
-            if needs_quotes(&value) {
-                output.extend_from_slice(&inline::quote(&value));
-            } else {
-                output.extend_from_slice(&value);
-            }
-            output.push(b'\n');
+fn get(key: &[u8], keyspace: &Keyspace<'_>, output: &mut Vec<u8>) {
+    let shown = keyspace.read(key, |current| {
+        let Some(current) = current else {
+            return output.extend_from_slice(b"NOT_FOUND\n");
+        };
+        output.extend_from_slice(b"VALUE ");
+        if needs_quotes(current.value) {
+            output.extend_from_slice(&inline::quote(current.value));
+        } else {
+            output.extend_from_slice(current.value);
         }
-        Ok(None) => output.extend_from_slice(b"NOT_FOUND\n"),
-        Err(reason) => error(&reason.to_string(), output),
+        output.push(b'\n');
+    });
+    if let Err(failure) = shown {
+        error(&reason(&failure), output);
     }
 }
 
@@ -131,10 +125,11 @@ fn needs_quotes(value: &[u8]) -> bool {
         || std::str::from_utf8(value).map_or(true, |text| text.contains(char::is_control))
 }
 
-fn compact() -> Answer {
-    Answer::Later(Box::new(|store| {
+fn compact() -> Flow {
+    Flow::Later(Box::new(|shared| {
         let mut answer = Vec::new();
-        done(store.compact().map(|_| ()), &mut answer);
+        let compacted = shared.store.compact();
+        done(compacted.map(|_| ()).map_err(Failure::from), &mut answer);
         answer
     }))
 }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-type Job = Box<dyn FnOnce() + Send>;
+use super::event_loop::Shared;
+
+type Job = Box<dyn FnOnce(&Shared) + Send>;
 
 #[derive(Default)]
 pub(crate) struct Worker {
@@ -23,7 +25,7 @@ impl Worker {
     }
 
     /// Does `job` when those before it are done.
-    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn submit(&self, job: impl FnOnce(&Shared) + Send + 'static) {
         self.lock().queue.push_back(Box::new(job));
         self.changed.notify_one();
     }
@@ -34,9 +36,9 @@ impl Worker {
         self.changed.notify_one();
     }
 
-    pub(crate) fn run(&self) {
+    pub(crate) fn run(&self, shared: &Shared) {
         while let Some(job) = self.next() {
-            job();
+            job(shared);
         }
     }
 

@@ -1,0 +1,119 @@
+//! `MULTI`, `EXEC`, `DISCARD`, `WATCH`, `UNWATCH`: several commands as one.
+//!
+//! A transaction is run with nobody else writing, and its changes are one atomic batch of the store.
+//! What a connection watches is remembered with its version.
+
+use super::{Call, Command, Failure, Flag, Run};
+use crate::server::session::Transaction;
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "multi",
+        arity: 1,
+        flags: &[Flag::Fast, Flag::NoMulti],
+        keys: (0, 0, 0),
+        group: "transactions",
+        summary: "Starts a transaction.",
+        run: Run::Directly(multi),
+    },
+    Command {
+        name: "exec",
+        arity: 1,
+        flags: &[Flag::NoMulti],
+        keys: (0, 0, 0),
+        group: "transactions",
+        summary: "Executes all commands in a transaction.",
+        run: Run::Alone(exec),
+    },
+    Command {
+        name: "discard",
+        arity: 1,
+        flags: &[Flag::Fast, Flag::NoMulti],
+        keys: (0, 0, 0),
+        group: "transactions",
+        summary: "Discards a transaction.",
+        run: Run::Directly(discard),
+    },
+    Command {
+        name: "watch",
+        arity: -2,
+        flags: &[Flag::Fast, Flag::NoMulti],
+        keys: (1, -1, 1),
+        group: "transactions",
+        summary: "Monitors changes to keys to determine the execution of a transaction.",
+        run: Run::Directly(watch),
+    },
+    Command {
+        name: "unwatch",
+        arity: 1,
+        flags: &[Flag::Fast],
+        keys: (0, 0, 0),
+        group: "transactions",
+        summary: "Forgets about watched keys of a transaction.",
+        run: Run::Directly(unwatch),
+    },
+];
+
+fn multi(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    if !matches!(call.session.transaction, Transaction::None) {
+        return Err(Failure::new("ERR MULTI calls can not be nested"));
+    }
+    call.session.transaction = Transaction::Queued(Vec::new());
+    call.reply.ok();
+    Ok(())
+}
+
+fn discard(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    if matches!(call.session.transaction, Transaction::None) {
+        return Err(Failure::new("ERR DISCARD without MULTI"));
+    }
+    call.session.discard();
+    call.reply.ok();
+    Ok(())
+}
+
+fn watch(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    if !matches!(call.session.transaction, Transaction::None) {
+        return Err(Failure::new("ERR WATCH inside MULTI is not allowed"));
+    }
+    for key in &call.words[1..] {
+        let version = call.keyspace.version(key)?;
+        // Watched twice, the first look counts.
+        call.session.watched.entry(key.to_vec()).or_insert(version);
+    }
+    call.reply.ok();
+    Ok(())
+}
+
+fn unwatch(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    call.session.watched.clear();
+    call.reply.ok();
+    Ok(())
+}
+
+/// Runs what is queued. Each command's error is a reply of its own, and the others are run all the
+/// same, as Redis does.
+fn exec(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    let queue = match std::mem::take(&mut call.session.transaction) {
+        Transaction::None => return Err(Failure::new("ERR EXEC without MULTI")),
+        Transaction::Spoilt => {
+            call.session.watched.clear();
+            return Err(Failure::new(
+                "EXECABORT Transaction discarded because of previous errors.",
+            ));
+        }
+        Transaction::Queued(queue) => queue,
+    };
+    for (key, version) in std::mem::take(&mut call.session.watched) {
+        if call.keyspace.version(&key)? != version {
+            call.reply.null_array();
+            return Ok(());
+        }
+    }
+    call.reply.array(queue.len());
+    for queued in queue {
+        let words: Vec<&[u8]> = queued.arguments.iter().map(Vec::as_slice).collect();
+        call.run_within(queued.command, &words);
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The store as commands see it: directly, or through a transaction that is applied as a whole.
+//!
+//! Directly, each operation is atomic by itself. In a transaction the operations see what those
+//! before them have changed, nobody else sees any of it, and [`commit`](Keyspace::commit) writes all
+//! of it as one batch. Whoever makes a transaction keeps all other writers of the server out.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use crabkv::{Modification, SeqNo, Store, Value, WriteBatch};
+
+use super::commands::Failure;
+use super::syncer::Syncer;
+
+/// A key's value, as far as commands care.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Current<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+/// What a command does to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Keep,
+    /// Puts a value that expires then, or never. A time that has passed makes it a delete.
+    Put(Vec<u8>, Option<SystemTime>),
+    Delete,
+}
+
+pub(crate) struct Keyspace<'a> {
+    store: &'a Store,
+    syncer: &'a Syncer,
+    transaction: Option<RefCell<Pending>>,
+}
+
+/// The changes of a transaction, by key; `None` for a delete.
+type Pending = HashMap<Vec<u8>, Option<(Vec<u8>, Option<SystemTime>)>>;
+
+impl<'a> Keyspace<'a> {
+    pub(crate) fn direct(store: &'a Store, syncer: &'a Syncer) -> Keyspace<'a> {
+        Keyspace {
+            store,
+            syncer,
+            transaction: None,
+        }
+    }
+
+    pub(crate) fn transaction(store: &'a Store, syncer: &'a Syncer) -> Keyspace<'a> {
+        Keyspace {
+            transaction: Some(RefCell::default()),
+            ..Keyspace::direct(store, syncer)
+        }
+    }
+
+    /// The store, for what is no key's: figures, iteration. A transaction's changes are not in it.
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    pub(crate) fn is_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Shows a key's value, if it has one.
+    pub(crate) fn read<T>(
+        &self,
+        key: &[u8],
+        show: impl FnOnce(Option<Current<'_>>) -> T,
+    ) -> Result<T, Failure> {
+        if let Some(pending) = &self.transaction {
+            if let Some(change) = pending.borrow().get(key) {
+                return Ok(show(change.as_ref().and_then(pending_value)));
+            }
+        }
+        let value = self.store.get(key)?;
+        Ok(show(value.as_ref().map(current)))
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, Failure> {
+        self.read(key, |current| current.is_some())
+    }
+
+    pub(crate) fn put(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expires_at: Option<SystemTime>,
+    ) -> Result<(), Failure> {
+        if let Some(pending) = &self.transaction {
+            let change = Some((value.to_vec(), expires_at));
+            pending.borrow_mut().insert(key.to_vec(), change);
+            return Ok(());
+        }
+        self.syncer.write(|| match expires_at {
+            // The server opens its store without a default TTL.
+            None => self.store.put(key, value),
+            Some(at) => self.store.put_expiring_at(key, value, at),
+        })?;
+        Ok(())
+    }
+
+    /// Says whether there was a value.
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<bool, Failure> {
+        if self.transaction.is_some() {
+            return self.modify(key, |current| Ok((Change::Delete, current.is_some())));
+        }
+        Ok(self.syncer.write(|| self.store.delete(key))?)
+    }
+
+    /// Changes a key as `decide` says, which is shown its value and may be asked again. Nobody
+    /// else writes in between. With an error from it nothing is changed.
+    pub(crate) fn modify<T>(
+        &self,
+        key: &[u8],
+        mut decide: impl FnMut(Option<Current<'_>>) -> Result<(Change, T), Failure>,
+    ) -> Result<T, Failure> {
+        if let Some(pending) = &self.transaction {
+            let (change, result) = self.read(key, decide)??;
+            let change = match change {
+                Change::Keep => return Ok(result),
+                Change::Put(value, expires_at) => Some((value, expires_at)),
+                Change::Delete => None,
+            };
+            pending.borrow_mut().insert(key.to_vec(), change);
+            return Ok(result);
+        }
+        self.syncer.write(|| {
+            self.store.modify(key, |value| {
+                // What `decide` finds wrong is no error of the store's.
+                let (change, result) = match decide(value.map(current)) {
+                    Ok((change, result)) => (change, Ok(result)),
+                    Err(failure) => (Change::Keep, Err(failure)),
+                };
+                let modification = match change {
+                    Change::Keep => Modification::Keep,
+                    Change::Delete => Modification::Delete,
+                    Change::Put(value, expires_at) => Modification::Put { value, expires_at },
+                };
+                Ok((modification, result))
+            })
+        })?
+    }
+
+    /// Writes what the transaction changed, all or nothing. Does nothing without one.
+    pub(crate) fn commit(self) -> Result<(), Failure> {
+        let Some(pending) = self.transaction else {
+            return Ok(());
+        };
+        let pending = pending.into_inner();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::new();
+        for (key, change) in &pending {
+            match change {
+                None => batch.delete(key)?,
+                Some((value, None)) => batch.put(key, value)?,
+                Some((value, Some(at))) => batch.put_expiring_at(key, value, *at)?,
+            };
+        }
+        Ok(self.syncer.write(|| self.store.write(&batch))?)
+    }
+
+    /// The version of what the store has for a key, to see later whether somebody wrote it.
+    pub(crate) fn version(&self, key: &[u8]) -> Result<Option<SeqNo>, Failure> {
+        Ok(self.store.get(key)?.and_then(|value| value.version()))
+    }
+}
+
+fn current(value: &Value) -> Current<'_> {
+    Current {
+        value,
+        expires_at: value.expires_at(),
+    }
+}
+
+/// A value of the transaction's own, unless it has expired already.
+fn pending_value(put: &(Vec<u8>, Option<SystemTime>)) -> Option<Current<'_>> {
+    let (value, expires_at) = put;
+    let is_over = expires_at.is_some_and(|at| at <= SystemTime::now());
+    (!is_over).then_some(Current {
+        value,
+        expires_at: *expires_at,
+    })
+}
