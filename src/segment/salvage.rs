@@ -80,50 +80,38 @@ impl Walk {
         header: &SegmentHeader,
         mut visit: impl FnMut(u64, Record<'a>),
     ) -> Walked {
-        let mut search = Walker {
+        let mut walker = self.start(bytes, header);
+        let mut damage = Vec::new();
+        while let Some(step) = walker.step(bytes) {
+            match step {
+                Step::Sound(at, Sound { record, members }) => match members {
+                    Some(members) => members
+                        .into_iter()
+                        .for_each(|(at, member)| visit(at, member)),
+                    None => visit(at, record),
+                },
+                Step::Damaged(damaged) => damage.push(damaged),
+            }
+        }
+        Walked {
+            end: walker.end(),
+            damage,
+            tail: walker.tail().clone(),
+        }
+    }
+
+    /// Begins a walk that goes on when it is told to.
+    pub(crate) fn start(self, bytes: &[u8], header: &SegmentHeader) -> Walker {
+        Walker {
             walk: self,
-            bytes,
+            header: *header,
             seed: header.checksum_seed(),
-            base: header.base_seq,
             last_seq: None,
             long_bytes: (bytes.len() as u64).saturating_mul(LONG_PASSES),
-        };
-        let mut walked = Walked {
+            at: HEADER_LEN as u64,
             end: HEADER_LEN as u64,
-            damage: Vec::new(),
             tail: Tail::Clean,
-        };
-        let mut at = HEADER_LEN as u64;
-        while at < bytes.len() as u64 {
-            let problem = match search.record(at) {
-                Ok(Sound { record, members }) => {
-                    match members {
-                        Some(members) => members
-                            .into_iter()
-                            .for_each(|(at, member)| visit(at, member)),
-                        None => visit(at, record),
-                    }
-                    at += record.len() as u64;
-                    walked.end = at;
-                    continue;
-                }
-                Err(problem) => problem,
-            };
-            if self.may_be_torn {
-                if let Some(tail) = tail(bytes, header, at, &problem) {
-                    walked.tail = tail;
-                    break;
-                }
-            }
-            let end = search.next(at);
-            walked.damage.push(Damaged {
-                start: at,
-                end,
-                problem,
-            });
-            at = end;
         }
-        walked
     }
 }
 
@@ -141,7 +129,7 @@ fn tail(bytes: &[u8], header: &SegmentHeader, at: u64, problem: &Invalid) -> Opt
     if let Ok(footer) = SegmentFooter::decode(rest, at) {
         return Some(Tail::Footer(footer));
     }
-    let Some(last) = rest.iter().rposition(|&byte| byte != 0) else {
+    let Some(last) = last_set(rest) else {
         return Some(Tail::Clean);
     };
     match scanner::look_ahead(bytes, header, at) {
@@ -153,31 +141,94 @@ fn tail(bytes: &[u8], header: &SegmentHeader, at: u64, problem: &Invalid) -> Opt
     }
 }
 
-struct Walker<'a> {
+/// Where the last byte is that is not zero. By blocks: reserved room is many mebibytes of zeros.
+fn last_set(bytes: &[u8]) -> Option<usize> {
+    let is_set = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let blocks = bytes.chunks(SHORT);
+    let (number, block) = blocks.enumerate().rev().find(|(_, block)| is_set(block))?;
+    let last = block.iter().rposition(|&byte| byte != 0)?;
+    Some(number * SHORT + last)
+}
+
+/// What a walk came across.
+pub(crate) enum Step<'a> {
+    /// A record or a batch frame, and its offset.
+    Sound(u64, Sound<'a>),
+    Damaged(Damaged),
+}
+
+/// A walk under way. It holds no bytes, but is shown the same ones at each step: so it can be kept
+/// beside them.
+pub(crate) struct Walker {
     walk: Walk,
-    bytes: &'a [u8],
+    header: SegmentHeader,
     seed: u32,
-    base: SeqNo,
     last_seq: Option<SeqNo>,
     /// How many bytes may still be checksummed for long records that may be none.
     long_bytes: u64,
+    /// Where to go on.
+    at: u64,
+    /// The end of the last record.
+    end: u64,
+    tail: Tail,
 }
 
-impl<'a> Walker<'a> {
-    fn record(&mut self, at: u64) -> Result<Sound<'a>, Invalid> {
-        let rest = &self.bytes[at as usize..];
-        let (check, base) = (self.walk.check, self.base);
+impl Walker {
+    /// Goes on to the next record or damage; `None` at the end, and then [`tail`](Walker::tail) says
+    /// what stands there.
+    pub(crate) fn step<'a>(&mut self, bytes: &'a [u8]) -> Option<Step<'a>> {
+        let at = self.at;
+        if at >= bytes.len() as u64 {
+            return None;
+        }
+        let problem = match self.record(bytes, at) {
+            Ok(sound) => {
+                self.at += sound.record.len() as u64;
+                self.end = self.at;
+                return Some(Step::Sound(at, sound));
+            }
+            Err(problem) => problem,
+        };
+        if self.walk.may_be_torn {
+            if let Some(tail) = tail(bytes, &self.header, at, &problem) {
+                self.tail = tail;
+                self.at = bytes.len() as u64;
+                return None;
+            }
+        }
+        let end = self.next(bytes, at);
+        self.at = end;
+        Some(Step::Damaged(Damaged {
+            start: at,
+            end,
+            problem,
+        }))
+    }
+
+    /// The end of the last record so far.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// What stands behind the last record, once the walk has ended.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn record<'a>(&mut self, bytes: &'a [u8], at: u64) -> Result<Sound<'a>, Invalid> {
+        let rest = &bytes[at as usize..];
+        let (check, base) = (self.walk.check, self.header.base_seq);
         let sound = scanner::sound_record(rest, self.seed, at, check, base, &mut self.last_seq);
         match sound {
-            Err(_) if self.walk.takes_partial_batches => self.member(at).or(sound),
+            Err(_) if self.walk.takes_partial_batches => self.member(rest, at).or(sound),
             sound => sound,
         }
     }
 
     /// A record of a batch that stands alone, since its frame is damaged.
-    fn member(&mut self, at: u64) -> Result<Sound<'a>, Invalid> {
-        let record = Record::decode(&self.bytes[at as usize..], self.seed, at)?;
-        let seq = record.seq(self.base);
+    fn member<'a>(&mut self, rest: &'a [u8], at: u64) -> Result<Sound<'a>, Invalid> {
+        let record = Record::decode(rest, self.seed, at)?;
+        let seq = record.seq(self.header.base_seq);
         let is_late = self.last_seq.is_some_and(|last| seq <= last);
         if record.kind() == Kind::Frame
             || !record.is_batched()
@@ -193,13 +244,13 @@ impl<'a> Walker<'a> {
     }
 
     /// Where the next sound record behind `broken` begins, or the bytes end.
-    fn next(&mut self, broken: u64) -> u64 {
-        let len = self.bytes.len();
+    fn next(&mut self, bytes: &[u8], broken: u64) -> u64 {
+        let len = bytes.len();
         let mut at = broken as usize + ALIGNMENT;
         while at + RECORD_HEADER_LEN <= len {
-            if self.is_worth_a_look(at) {
+            if self.is_worth_a_look(&bytes[at..]) {
                 let before = self.last_seq;
-                let is_sound = self.record(at as u64).is_ok();
+                let is_sound = self.record(bytes, at as u64).is_ok();
                 self.last_seq = before;
                 if is_sound {
                     return at as u64;
@@ -211,8 +262,8 @@ impl<'a> Walker<'a> {
     }
 
     /// Whether what stands there could be a record, by all that is cheaper than its checksum.
-    fn is_worth_a_look(&mut self, at: usize) -> bool {
-        let Ok(record) = Record::parse(&self.bytes[at..]) else {
+    fn is_worth_a_look(&mut self, bytes: &[u8]) -> bool {
+        let Ok(record) = Record::parse(bytes) else {
             return false;
         };
         if record.check_fields().is_err() {
@@ -225,5 +276,23 @@ impl<'a> Walker<'a> {
             self.long_bytes = left;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_that_is_set_is_found_at_both_ends_of_a_block() {
+        assert_eq!(last_set(&[]), None);
+        assert_eq!(last_set(&[0; 10_000]), None);
+        for at in [0, 1, 4095, 4096, 8191, 8192, 9999] {
+            let mut bytes = [0; 10_000];
+            bytes[at] = 0x80;
+            assert_eq!(last_set(&bytes), Some(at));
+            bytes[0] = 1;
+            assert_eq!(last_set(&bytes), Some(at));
+        }
     }
 }

@@ -78,10 +78,10 @@ pub(crate) fn scan_part<'a>(
 }
 
 /// A record, or a frame with its records.
-pub(super) struct Sound<'a> {
-    pub(super) record: Record<'a>,
+pub(crate) struct Sound<'a> {
+    pub(crate) record: Record<'a>,
     /// The records of a batch frame, with their offsets.
-    pub(super) members: Option<Vec<(u64, Record<'a>)>>,
+    pub(crate) members: Option<Vec<(u64, Record<'a>)>>,
 }
 
 /// The record that `bytes` begin with, if it is sound and follows the one of `last_seq`.
