@@ -42,6 +42,7 @@
 //! | giving space back: by itself, on a thread, now | [`CrabKvBuilder::async_compaction`], [`Store::compact`] |
 //! | a copy while writing goes on, and the way back | [`Store::checkpoint`], [`restore`](restore()) |
 //! | whether every byte is as it was written | [`verify`], [`VerifyReport`] |
+//! | what a data directory holds: manifest, segments, records, every version of a key | [`inspect`] |
 //! | saving what is sound of a damaged store | [`repair`], [`RepairReport`] |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
@@ -69,6 +70,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
+pub mod inspect;
 mod log;
 mod reclaim;
 mod recovery;

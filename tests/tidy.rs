@@ -24,6 +24,7 @@ const ROOMS: &[&str] = &[
     "compaction",
     "checkpoint",
     "verify",
+    "inspect",
     "repair",
     "store",
     "crabkv",

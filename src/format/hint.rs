@@ -337,6 +337,20 @@ impl<B: AsRef<[u8]>> Hint<B> {
         self.earliest_expiry_ms
     }
 
+    /// How many bytes of the hash the bucket table says.
+    pub(crate) fn prefix_bytes(&self) -> u8 {
+        self.layout.prefix_bytes as u8
+    }
+
+    /// The flags that say what of the format's optional parts is there.
+    pub(crate) fn flags(&self) -> u32 {
+        if self.layout.has_expiries {
+            HAS_EXPIRIES
+        } else {
+            0
+        }
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.layout.entries

@@ -1,5 +1,7 @@
 //! The manifest: which segments are the store. A directory listing is not the truth, this is.
 
+use std::fmt;
+
 use super::{FORMAT_VERSION, Fields, Invalid, KeyHasher, SegmentId, SeqNo, StoreId};
 
 const MAGIC: [u8; 8] = *b"CRABMAN\n";
@@ -17,7 +19,7 @@ const HAS_HISTORY: u32 = 1;
 
 /// What the manifest knows of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SegmentState {
+pub enum SegmentState {
     /// Being appended to: its end is found by scanning.
     Active,
     /// Was being appended to when the store was closed in good order, after syncing it: its
@@ -31,6 +33,27 @@ pub(crate) enum SegmentState {
         /// Where its records end.
         data_len: u64,
     },
+}
+
+impl SegmentState {
+    /// Where the segment's records end, in bytes from its beginning; `None` of an active one, whose
+    /// end is found by scanning.
+    pub fn data_len(self) -> Option<u64> {
+        match self {
+            SegmentState::Active => None,
+            SegmentState::Closed { data_len } | SegmentState::Sealed { data_len } => Some(data_len),
+        }
+    }
+}
+
+impl fmt::Display for SegmentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            SegmentState::Active => "active",
+            SegmentState::Closed { .. } => "closed",
+            SegmentState::Sealed { .. } => "sealed",
+        })
+    }
 }
 
 /// How far back the log tells what has happened: what compaction has dropped lies below.
@@ -102,13 +125,17 @@ impl Manifest {
         self.history.unwrap_or_else(unknown)
     }
 
+    /// The flags that say what of the format's optional parts is there.
+    pub(crate) fn flags(&self) -> u32 {
+        self.history.map_or(0, |_| HAS_HISTORY)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let len = HEADER_LEN + HISTORY_LEN + self.segments.len() * ENTRY_LEN + CHECKSUM_LEN;
         let mut out = Vec::with_capacity(len);
-        let flags = self.history.map_or(0, |_| HAS_HISTORY);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out.extend_from_slice(&flags.to_le_bytes());
+        out.extend_from_slice(&self.flags().to_le_bytes());
         out.extend_from_slice(&self.store.0);
         out.extend_from_slice(&self.hasher.seed().to_le_bytes());
         out.extend_from_slice(&[self.hasher.bits(), 0, 0, 0, 0, 0, 0, 0]);

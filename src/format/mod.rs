@@ -46,6 +46,15 @@ pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 pub struct SegmentId(pub(crate) u64);
 
 impl SegmentId {
+    /// A segment's id from its number, as a person gives it.
+    ///
+    /// ```
+    /// assert_eq!(crabkv::SegmentId::new(7).to_string(), "7");
+    /// ```
+    pub const fn new(number: u64) -> SegmentId {
+        SegmentId(number)
+    }
+
     /// The number.
     pub fn get(self) -> u64 {
         self.0
@@ -104,9 +113,16 @@ impl fmt::Display for SeqNo {
     }
 }
 
-/// A store's identity, drawn once when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoreId(pub(crate) [u8; 16]);
+/// A store's identity, drawn once when it is made. Its `Display` is 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StoreId(pub(crate) [u8; 16]);
+
+impl StoreId {
+    /// The sixteen bytes, as they stand in the files.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
 
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
