@@ -177,6 +177,8 @@ pub enum Error {
         /// What there is no more of.
         what: &'static str,
     },
+    /// The caller stopped the work, by what its progress function returned.
+    Cancelled,
 }
 
 impl Error {
@@ -370,6 +372,7 @@ impl fmt::Display for Error {
                  deletions before {oldest}; forget what was read, and read everything again"
             ),
             Error::InvalidOption { option, reason } => write!(f, "option {option}: {reason}"),
+            Error::Cancelled => f.write_str("cancelled before it was done"),
             Error::Exhausted { what } => write!(f, "no more {what} in this store; compact it"),
         }
     }
@@ -404,6 +407,7 @@ impl From<Error> for io::Error {
             Error::Locked { .. } => io::ErrorKind::WouldBlock,
             Error::NotFound { .. } => io::ErrorKind::NotFound,
             Error::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+            Error::Cancelled => io::ErrorKind::Interrupted,
             Error::KeyTooLarge { .. }
             | Error::ValueTooLarge { .. }
             | Error::BatchTooLarge { .. }

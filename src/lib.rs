@@ -44,6 +44,7 @@
 //! | whether every byte is as it was written | [`verify`], [`VerifyReport`] |
 //! | what a data directory holds: manifest, segments, records, every version of a key | [`inspect`] |
 //! | saving what is sound of a damaged store | [`repair`], [`RepairReport`] |
+//! | a bar for long work, and Ctrl-C | [`ScanProgress`], [`CopyProgress`], [`Error::Cancelled`], [`RecoveryProgress`] |
 //! | another disk than the operating system's, for tests | [`disk`] |
 //!
 //! # Features
@@ -72,6 +73,7 @@ pub mod fuzzing;
 mod index;
 pub mod inspect;
 mod log;
+mod progress;
 mod reclaim;
 mod recovery;
 mod repair;
@@ -85,6 +87,7 @@ pub use compaction::{CompactionProgress, CompactionReport};
 pub use crabkv::CrabKv;
 pub use error::{Error, Result};
 pub use format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN, SegmentId, SeqNo};
+pub use progress::{CopyProgress, ScanProgress};
 pub use recovery::{
     RecoveryProgress, RecoveryReport, ScannedSegment, TornTail, lock_holder, lock_holder_on,
 };
@@ -96,9 +99,7 @@ pub use store::{
     Store, Value, Verify, Watch, WriteBatch,
 };
 
-pub use verify::{
-    Damage, DamageKind, Note, NoteKind, ScanProgress, VerifyReport, verify, verify_on,
-};
+pub use verify::{Damage, DamageKind, Note, NoteKind, VerifyReport, verify, verify_on};
 
 /// The README's examples, run as tests.
 #[cfg(doctest)]

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, is_kind, put, put_ttl, seed, show,
+    Op, Rng, SimStore, State, contents, delete, effort, go_on, is_kind, put, put_ttl, seed, show,
     sim_builder,
 };
 use crabkv::disk::{CrashPlan, Disk, OsDisk, SimDisk};
@@ -572,7 +572,7 @@ fn a_store_does_not_go_back_behind_its_checkpoint() {
     fill(&store, 2);
     store.checkpoint(BACKUP).unwrap();
     drop(store);
-    crabkv::restore_on(&disk, "/early", "/restored").unwrap();
+    crabkv::restore_on(&disk, "/early", "/restored", go_on).unwrap();
     let restored = open_at(&disk, "/restored").unwrap();
     refused(&disk, &restored, BACKUP, says("later writes"));
     // But the one that it was restored from goes on.
@@ -795,7 +795,7 @@ fn a_restored_store_holds_what_the_checkpoint_holds_and_shares_nothing_with_it()
     let taken = store.checkpoint(BACKUP).unwrap();
     let expected = all(&store);
     let before = files(&disk, BACKUP);
-    let report = crabkv::restore_on(&disk, BACKUP, "/restored").unwrap();
+    let report = crabkv::restore_on(&disk, BACKUP, "/restored", go_on).unwrap();
     assert_eq!(report.last, taken.last);
     assert_eq!(report.segments, segments(&disk, BACKUP).len());
     let names: Vec<_> = files(&disk, "/restored").into_keys().collect();
@@ -819,15 +819,15 @@ fn a_store_that_was_closed_can_be_restored_from_and_one_that_was_not_says_so() {
     let disk = SimDisk::new(1);
     let store = open(&disk);
     store.put("a", "1").unwrap();
-    let locked = crabkv::restore_on(&disk, "/db", "/one").unwrap_err();
+    let locked = crabkv::restore_on(&disk, "/db", "/one", go_on).unwrap_err();
     assert!(matches!(locked, Error::Locked { .. }), "{locked}");
     let crashed = disk.crash(&CrashPlan::KeepAll);
-    let error = crabkv::restore_on(&crashed, "/db", "/one").unwrap_err();
+    let error = crabkv::restore_on(&crashed, "/db", "/one", go_on).unwrap_err();
     assert!(says("open it once")(&error), "{error}");
     store.close().unwrap();
     let expected = all(&store);
     drop(store);
-    crabkv::restore_on(&disk, "/db", "/one").unwrap();
+    crabkv::restore_on(&disk, "/db", "/one", go_on).unwrap();
     assert_eq!(contents_of(&disk, "/one"), expected);
 }
 
@@ -850,7 +850,7 @@ fn restoring_finds_every_damaged_byte() {
         for offset in 0..bytes.len() as u64 {
             let image = disk.crash(&CrashPlan::KeepAll);
             image.corrupt(&path, offset, 1 << (offset % 8));
-            match crabkv::restore_on(&image, BACKUP, "/restored") {
+            match crabkv::restore_on(&image, BACKUP, "/restored", go_on) {
                 Err(Error::Corrupt {
                     file, offset: at, ..
                 }) => {
@@ -871,20 +871,20 @@ fn restoring_finds_every_damaged_byte() {
             // The damage mended, the same directory will do.
             if offset % 50 == 0 {
                 image.corrupt(&path, offset, 1 << (offset % 8));
-                crabkv::restore_on(&image, BACKUP, "/restored").unwrap();
+                crabkv::restore_on(&image, BACKUP, "/restored", go_on).unwrap();
                 assert_eq!(contents_of(&image, "/restored"), expected);
             }
         }
         for len in [0, 63, 64, bytes.len() as u64 - 1] {
             let image = disk.crash(&CrashPlan::KeepAll);
             image.truncate(&path, len);
-            let error = crabkv::restore_on(&image, BACKUP, "/restored").unwrap_err();
+            let error = crabkv::restore_on(&image, BACKUP, "/restored", go_on).unwrap_err();
             assert!(error.is_corruption(), "{name} cut to {len}: {error}");
         }
         if is_kind(&name, "seg") {
             let image = disk.crash(&CrashPlan::KeepAll);
             image.remove_raw(&path);
-            let error = crabkv::restore_on(&image, BACKUP, "/restored").unwrap_err();
+            let error = crabkv::restore_on(&image, BACKUP, "/restored", go_on).unwrap_err();
             assert!(error.is_corruption(), "without {name}: {error}");
         }
     }
@@ -900,7 +900,7 @@ fn restoring_into_what_is_not_empty_is_refused() {
     store.checkpoint(BACKUP).unwrap();
     let restore = |dir: &str| {
         let before = files(&disk, dir);
-        let error = crabkv::restore_on(&disk, BACKUP, dir).unwrap_err();
+        let error = crabkv::restore_on(&disk, BACKUP, dir, go_on).unwrap_err();
         assert_eq!(files(&disk, dir), before, "{error}");
         error
     };
@@ -913,9 +913,9 @@ fn restoring_into_what_is_not_empty_is_refused() {
     disk.write_raw(Path::new("/notes/todo.txt"), b"buy milk");
     assert!(matches!(restore("/notes"), Error::ForeignFile { .. }));
 
-    let none = crabkv::restore_on(&disk, "/notes", "/new").unwrap_err();
+    let none = crabkv::restore_on(&disk, "/notes", "/new", go_on).unwrap_err();
     assert!(matches!(none, Error::NotFound { .. }), "{none}");
-    let none = crabkv::restore_on(&disk, "/nowhere", "/new").unwrap_err();
+    let none = crabkv::restore_on(&disk, "/nowhere", "/new", go_on).unwrap_err();
     assert!(matches!(none, Error::NotFound { .. }), "{none}");
     assert!(disk.list(Path::new("/new")).is_err());
 }
@@ -927,7 +927,7 @@ fn restoring_writes_nothing_to_a_checkpoint_that_has_no_lock_file() {
     fill(&store, 1);
     store.checkpoint(BACKUP).unwrap();
     disk.remove_raw(Path::new("/backup/LOCK"));
-    crabkv::restore_on(&disk, BACKUP, "/restored").unwrap();
+    crabkv::restore_on(&disk, BACKUP, "/restored", go_on).unwrap();
     assert!(disk.read_raw(Path::new("/backup/LOCK")).is_none());
     assert_eq!(contents_of(&disk, "/restored"), all(&store));
 }

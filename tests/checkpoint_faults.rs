@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, in_two_threads, put, seed, show,
+    Op, Rng, SimStore, State, contents, delete, effort, go_on, in_two_threads, put, seed, show,
     sim_builder,
 };
 use crabkv::disk::{CrashPlan, Disk, FailKind, SimDisk};
@@ -353,7 +353,7 @@ fn a_crash_anywhere_in_a_restore_leaves_no_store_or_a_whole_one() {
             let (disk, expected) = with_checkpoint(round);
             let begun = disk.ops();
             disk.stop_at(stop);
-            let restored = crabkv::restore_on(&disk, BACKUP, "/restored");
+            let restored = crabkv::restore_on(&disk, BACKUP, "/restored", go_on);
             let was_hit = disk.ops() - begun > stop;
             for plan in disk.crash_plans(12, stop) {
                 images += 1;
@@ -364,7 +364,7 @@ fn a_crash_anywhere_in_a_restore_leaves_no_store_or_a_whole_one() {
                 let backup = all(&open(&image, BACKUP).unwrap());
                 assert_eq!(show(&backup), show(&expected), "{}", context());
                 if found == "none" {
-                    let again = crabkv::restore_on(&image, BACKUP, "/restored");
+                    let again = crabkv::restore_on(&image, BACKUP, "/restored", go_on);
                     assert!(again.is_ok(), "{again:?}\n{}", context());
                     let cut = image.crash(&CrashPlan::LoseAll);
                     let restored = all(&open(&cut, "/restored").unwrap());
@@ -387,14 +387,14 @@ fn a_restore_that_fails_can_be_run_again() {
             let (disk, expected) = with_checkpoint(1);
             let begun = disk.ops();
             disk.fail_at(at, kind, true);
-            let restored = crabkv::restore_on(&disk, BACKUP, "/restored");
+            let restored = crabkv::restore_on(&disk, BACKUP, "/restored", go_on);
             let was_hit = disk.ops() - begun > at;
             disk.heal();
             let context = || format!("{kind:?} at {at}: {restored:?}");
             let found = check_target(&disk, "/restored", None, &expected, &context);
             assert!(restored.is_err() || found == "new", "{}", context());
             if found == "none" {
-                crabkv::restore_on(&disk, BACKUP, "/restored").unwrap();
+                crabkv::restore_on(&disk, BACKUP, "/restored", go_on).unwrap();
                 let cut = disk.crash(&CrashPlan::LoseAll);
                 assert_eq!(all(&open(&cut, "/restored").unwrap()), expected);
             }

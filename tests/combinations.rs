@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{
-    Op, Rng, SimStore, State, contents, delete, effort, entry_of, in_two_threads, put, put_ttl,
-    seed, show, sim_builder, visible,
+    Op, Rng, SimStore, State, contents, delete, effort, entry_of, go_on, in_two_threads, put,
+    put_ttl, seed, show, sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{
@@ -73,14 +73,14 @@ fn a_checkpoint_whose_update_was_interrupted_verifies_opens_and_is_repaired() {
         for plan in [CrashPlan::KeepAll, CrashPlan::LoseAll] {
             let after = disk.crash(&plan);
             let context = format!("{plan:?} at operation {op}");
-            let report = verify_on(&after, BACKUP, |_| ()).unwrap();
+            let report = verify_on(&after, BACKUP, go_on).unwrap();
             assert!(report.is_sound(), "{context}: {report:?}");
             let follower = follow_at(&after, BACKUP).unwrap();
             let seen = all(&follower);
             assert!(seen == old || seen == new, "{context}");
             olds += u32::from(seen == old);
             news += u32::from(seen == new);
-            let repaired = repair_on(&after, BACKUP, "/new", &RepairOptions::new(), |_| ());
+            let repaired = repair_on(&after, BACKUP, "/new", &RepairOptions::new(), go_on);
             let repaired = repaired.unwrap();
             assert!(repaired.is_complete(), "{context}: {repaired:?}");
             assert_eq!(all(&open_at(&after, "/new").unwrap()), seen, "{context}");
@@ -106,8 +106,8 @@ fn a_checkpoint_that_has_lost_its_manifest_is_repaired_and_nobody_says_remove_it
 
     let error = open_at(&disk, BACKUP).unwrap_err();
     assert!(!error.to_string().contains("remove"), "{error}");
-    assert!(!verify_on(&disk, BACKUP, |_| ()).unwrap().is_sound());
-    repair_on(&disk, BACKUP, "/new", &RepairOptions::new(), |_| ()).unwrap();
+    assert!(!verify_on(&disk, BACKUP, go_on).unwrap().is_sound());
+    repair_on(&disk, BACKUP, "/new", &RepairOptions::new(), go_on).unwrap();
     let saved = open_at(&disk, "/new").unwrap();
     assert_eq!(
         saved.get("later").unwrap().unwrap(),
@@ -131,7 +131,7 @@ fn what_was_a_checkpoint_and_has_lost_its_manifest_is_not_overwritten() {
     let before = disk.files(Path::new(BACKUP));
     let refused = [
         store.checkpoint(BACKUP).map(drop),
-        restore_on(&disk, "/sound", BACKUP).map(drop),
+        restore_on(&disk, "/sound", BACKUP, go_on).map(drop),
     ];
     for result in refused {
         let error = result.unwrap_err();
@@ -468,7 +468,7 @@ impl World {
             let dir = self.name("restored");
             let text = format!("restore {} to {dir}", self.backups[at].dir);
             self.note(text);
-            restore_on(&self.disk, &self.backups[at].dir, &dir).unwrap();
+            restore_on(&self.disk, &self.backups[at].dir, &dir, go_on).unwrap();
             let backup = &self.backups[at];
             Backup {
                 dir,
@@ -640,7 +640,7 @@ impl World {
     fn verify(&mut self) {
         let (dir, _) = self.any_dir();
         self.note(format!("verify {dir}"));
-        let report = verify_on(&self.disk, &dir, |_| ()).unwrap();
+        let report = verify_on(&self.disk, &dir, go_on).unwrap();
         assert!(report.is_sound(), "{dir}: {report:?}");
     }
 
@@ -649,7 +649,7 @@ impl World {
         let out = self.name("repaired");
         self.note(format!("repair {dir} to {out}"));
         let options = RepairOptions::new();
-        match repair_on(&self.disk, &dir, &out, &options, |_| ()) {
+        match repair_on(&self.disk, &dir, &out, &options, go_on) {
             Err(Error::Locked { .. }) if self.sites.iter().any(|site| site.dir == dir) => return,
             report => assert!(report.as_ref().unwrap().is_complete(), "{report:?}"),
         }
@@ -726,7 +726,7 @@ impl World {
         let mut dirs = BTreeSet::new();
         for (dir, model) in sites.chain(backups) {
             assert!(dirs.insert(dir));
-            let report = verify_on(&self.disk, dir, |_| ()).unwrap();
+            let report = verify_on(&self.disk, dir, go_on).unwrap();
             assert!(report.is_sound(), "{dir}: {report:?}");
             self.check(dir, &all(&follow_at(&self.disk, dir).unwrap()), model);
         }
@@ -796,7 +796,7 @@ fn a_watch_that_outlives_its_store_takes_nothing_from_one_that_was_restored_in_i
     for (name, _) in disk.files(Path::new("/db")) {
         disk.remove_raw(&Path::new("/db").join(name));
     }
-    restore_on(&disk, BACKUP, "/db").unwrap();
+    restore_on(&disk, BACKUP, "/db", go_on).unwrap();
     drop(watch);
     assert_eq!(all(&open_at(&disk, "/db").unwrap()), old);
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Rng, SimStore, effort, is_kind, millis, seed, sim_builder};
+use common::{Rng, SimStore, effort, go_on, is_kind, millis, seed, sim_builder};
 use crabkv::disk::{Disk, SimDisk};
 use crabkv::{CrabKvBuilder, ReadMode, SegmentStats, WriteBatch, verify_on};
 
@@ -232,12 +232,12 @@ fn whatever_is_done_to_a_store_at_once_leaves_it_as_opening_it_finds_it() {
             .collect();
         assert_eq!(on_disk, named, "a file that is no segment of the store");
         drop(store);
-        let verified = verify_on(&disk, "/db", |_| ()).unwrap();
+        let verified = verify_on(&disk, "/db", go_on).unwrap();
         assert!(verified.is_sound(), "{verified:#?}");
         let store = build(false);
         assert_eq!(figures(&store), before);
         check(&store, &disk, &known);
     }
     assert!(merges > 0);
-    assert!(verify_on(&disk, "/copy", |_| ()).unwrap().is_sound());
+    assert!(verify_on(&disk, "/copy", go_on).unwrap().is_sound());
 }

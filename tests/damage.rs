@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{
-    Entry, Op, Rng, State, contents, delete, effort, in_two_threads, is_kind, put, put_ttl, seed,
-    visible,
+    Entry, Op, Rng, State, contents, delete, effort, go_on, in_two_threads, is_kind, put, put_ttl,
+    seed, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{
@@ -49,11 +49,11 @@ fn copy(disk: &SimDisk) -> SimDisk {
 }
 
 fn verified(disk: &SimDisk) -> Result<VerifyReport> {
-    verify_on(disk, DB, |_| ())
+    verify_on(disk, DB, go_on)
 }
 
 fn repaired(disk: &SimDisk) -> Result<RepairReport> {
-    repair_on(disk, DB, OUT, &RepairOptions::new(), |_| ())
+    repair_on(disk, DB, OUT, &RepairOptions::new(), go_on)
 }
 
 /// A record of a sound store, or a member of a batch.
@@ -179,7 +179,7 @@ impl Fixture {
                 active_ends.insert(64);
             }
         }
-        let report = verify_on(&disk, DB, |_| ()).unwrap();
+        let report = verify_on(&disk, DB, go_on).unwrap();
         assert!(report.is_sound(), "{name}: {:?}", report.damage);
         assert!(files.len() > 8, "{name} has too few files to be damaged");
         Fixture {

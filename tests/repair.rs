@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Op, State, contents, delete, is_kind, put, put_ttl, show, sim_builder, visible};
+use common::{
+    Op, State, contents, delete, go_on, is_kind, put, put_ttl, show, sim_builder, visible,
+};
 use crabkv::disk::{CrashPlan, Disk, FailKind, SimDisk};
 use crabkv::{
     Error, ManifestUse, NoteKind, RepairOptions, RepairReport, Result, Store, WriteBatch, repair,
@@ -30,7 +32,7 @@ fn open(disk: &SimDisk) -> Store<SimDisk> {
 
 fn run(disk: &SimDisk, options: &RepairOptions) -> Result<RepairReport> {
     let before = disk.files(Path::new("/db"));
-    let report = repair_on(disk, "/db", "/out", options, |_| ());
+    let report = repair_on(disk, "/db", "/out", options, go_on);
     assert_eq!(
         disk.files(Path::new("/db")),
         before,
@@ -42,7 +44,7 @@ fn run(disk: &SimDisk, options: &RepairOptions) -> Result<RepairReport> {
 #[track_caller]
 fn repaired(disk: &SimDisk) -> RepairReport {
     let report = run(disk, &RepairOptions::new()).unwrap();
-    assert!(verify_on(disk, "/out", |_| ()).unwrap().is_sound());
+    assert!(verify_on(disk, "/out", go_on).unwrap().is_sound());
     report
 }
 
@@ -496,7 +498,7 @@ fn blocks_that_cannot_be_read_cost_what_is_in_them() {
     for read in 0..reads {
         let disk = copy(&fixture);
         disk.fail_reads_at(read, true);
-        let report = repair_on(&disk, "/db", "/out", &RepairOptions::new(), |_| ());
+        let report = repair_on(&disk, "/db", "/out", &RepairOptions::new(), go_on);
         disk.heal();
         let Ok(report) = report else {
             // The directory, or what had just been written: then all of it is there.
@@ -529,7 +531,7 @@ fn a_power_cut_during_a_repair_leaves_no_store_or_all_of_it_and_the_source_as_it
     for op in 0..ops {
         let disk = copy(&fixture);
         disk.stop_at(op);
-        assert!(repair_on(&disk, "/db", "/out", &RepairOptions::new(), |_| ()).is_err());
+        assert!(repair_on(&disk, "/db", "/out", &RepairOptions::new(), go_on).is_err());
         for plan in disk.crash_plans(12, op) {
             let after = disk.crash(&plan);
             assert_eq!(after.files(Path::new("/db")), source, "{op} {plan:?}");
@@ -618,11 +620,11 @@ fn a_place_that_is_not_empty_or_inside_of_the_damaged_store_is_refused() {
     let again = run(&disk, &RepairOptions::new()).unwrap_err();
     assert!(matches!(again, Error::ForeignFile { .. }), "{again}");
     for inside in ["/db", "/db/out"] {
-        let refused = repair_on(&disk, "/db", inside, &RepairOptions::new(), |_| ());
+        let refused = repair_on(&disk, "/db", inside, &RepairOptions::new(), go_on);
         let refused = refused.unwrap_err();
         assert!(matches!(refused, Error::InvalidOption { .. }), "{refused}");
     }
-    let nothing = repair_on(&disk, "/nothing", "/new", &RepairOptions::new(), |_| ());
+    let nothing = repair_on(&disk, "/nothing", "/new", &RepairOptions::new(), go_on);
     assert!(matches!(nothing, Err(Error::NotFound { .. })));
     assert!(disk.list(Path::new("/new")).is_err());
 }

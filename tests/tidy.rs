@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[&str] = &[
     "format",
     "error",
+    "progress",
     "sync",
     "reclaim",
     "disk",

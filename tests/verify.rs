@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Rng, effort, is_kind, seed, sim_builder};
+use common::{Rng, effort, go_on, is_kind, seed, sim_builder};
 use crabkv::disk::{CrashPlan, SimDisk};
 use crabkv::{DamageKind, Error, NoteKind, Store, VerifyReport, verify, verify_on};
 
@@ -19,7 +19,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn on(disk: &SimDisk) -> VerifyReport {
-    verify_on(disk, "/db", |_| ()).unwrap()
+    verify_on(disk, "/db", go_on).unwrap()
 }
 
 /// Twenty values of 50 bytes in segments of 512, closed.
@@ -211,7 +211,7 @@ fn without_a_manifest_the_segments_are_verified_by_themselves() {
 #[test]
 fn a_directory_without_a_store_is_not_found_and_a_newer_store_is_unsupported() {
     let disk = SimDisk::new(1);
-    let missing = verify_on(&disk, "/db", |_| ()).unwrap_err();
+    let missing = verify_on(&disk, "/db", go_on).unwrap_err();
     assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
     let empty = tempfile::tempdir().unwrap();
     let missing = verify(empty.path()).unwrap_err();
@@ -222,7 +222,7 @@ fn a_directory_without_a_store_is_not_found_and_a_newer_store_is_unsupported() {
 
     let disk = closed_store();
     disk.corrupt(&path("MANIFEST"), 8, 2);
-    let newer = verify_on(&disk, "/db", |_| ()).unwrap_err();
+    let newer = verify_on(&disk, "/db", go_on).unwrap_err();
     assert!(
         matches!(newer, Error::UnsupportedVersion { found: 3, .. }),
         "{newer}"
@@ -237,12 +237,12 @@ fn a_checkpoint_that_was_not_finished_is_no_store_and_one_that_was_is_sound() {
         store.put([key], [key; 50]).unwrap();
     }
     store.checkpoint("/copy").unwrap();
-    assert!(verify_on(&disk, "/copy", |_| ()).unwrap().is_sound());
+    assert!(verify_on(&disk, "/copy", go_on).unwrap().is_sound());
 
     let disk = closed_store();
     disk.remove_raw(&path("MANIFEST"));
     disk.write_raw(&path("CHECKPOINT"), b"begun");
-    let unfinished = verify_on(&disk, "/db", |_| ()).unwrap_err();
+    let unfinished = verify_on(&disk, "/db", go_on).unwrap_err();
     assert!(
         matches!(unfinished, Error::Checkpoint { .. }),
         "{unfinished}"
@@ -286,7 +286,7 @@ fn a_file_that_cannot_be_read_is_damage_of_that_file_alone() {
         let disk = fixture.crash(&CrashPlan::KeepAll);
         disk.fail_reads_at(read, true);
         // The list of files is all there is to go on.
-        let Ok(report) = verify_on(&disk, "/db", |_| ()) else {
+        let Ok(report) = verify_on(&disk, "/db", go_on) else {
             continue;
         };
         // A read that fails once is tried again in smaller blocks, and may do then.
@@ -299,7 +299,7 @@ fn a_file_that_cannot_be_read_is_damage_of_that_file_alone() {
     }
     assert!(found > 4);
     fixture.fail_reads_at(20, false);
-    assert!(verify_on(&fixture, "/db", |_| ()).is_err() || !on(&fixture).is_sound());
+    assert!(verify_on(&fixture, "/db", go_on).is_err() || !on(&fixture).is_sound());
 }
 
 /// Overwrites, deletes, batches and compactions, as fast as they go, until told to stop.

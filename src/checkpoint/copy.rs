@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{SegmentId, names};
 use crate::log::checkpoint_file::create_tmp;
+use crate::progress::Meter;
 use crate::recovery::Source;
 use crate::segment::scanner::{self, Check};
 
@@ -20,6 +21,7 @@ pub(crate) fn sealed<D: Disk>(
     id: SegmentId,
     data_len: u64,
     to: &Path,
+    meter: &mut Meter<'_>,
 ) -> Result<SegmentFooter> {
     let (path, file, header) = source.open(id, OpenMode::Read)?;
     let footer = read_footer(&file, &path, data_len)?;
@@ -36,6 +38,7 @@ pub(crate) fn sealed<D: Disk>(
             out.write_at(&chunk, offset)
                 .map_err(|e| Error::io("write", tmp, e))?;
             offset += chunk.len() as u64;
+            meter.reach(offset)?;
         }
         if checksum.finalize() != footer.data_checksum {
             return Err(find_damage(&file, &path, &header, data_len));

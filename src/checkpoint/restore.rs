@@ -1,5 +1,6 @@
 //! The way back: a store made from a checkpoint, by copies that share nothing with it.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::format::names::{self, FileName};
 use crate::format::segment::FOOTER_LEN;
 use crate::format::{SegmentId, SeqNo, StoreId};
 use crate::log::manifest_file::{self, CommitError};
+use crate::progress::{CopyProgress, Figures, Meter};
 use crate::recovery::Source;
 use crate::recovery::directory::{lock, unfinished_checkpoint};
 use crate::segment::ReadMode;
@@ -65,19 +67,47 @@ pub struct RestoreReport {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn restore(checkpoint: impl AsRef<Path>, dir: impl AsRef<Path>) -> Result<RestoreReport> {
-    restore_on(&OsDisk, checkpoint, dir)
+    restore_on(&OsDisk, checkpoint, dir, |_| ControlFlow::Continue(()))
 }
 
-/// As [`restore`], on another [`Disk`] than the operating system's: a simulated one, in tests.
+/// As [`restore`], on another [`Disk`] than the operating system's, telling `progress` after each
+/// segment, and within them after every 1 MiB that was copied. It stops when that says
+/// [`ControlFlow::Break`], with `dir` as a failure leaves it: not to be opened as a store, and to be used
+/// for another restore from a checkpoint of the same store, which begins anew.
 ///
 /// # Errors
 ///
-/// As [`restore`].
+/// As [`restore`]; [`Error::Cancelled`] if it was stopped.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use crabkv::disk::OsDisk;
+///
+/// # let parent = tempfile::tempdir()?;
+/// # let (data, backup, again) = (parent.path().join("a"), parent.path().join("b"), parent.path().join("c"));
+/// let store = crabkv::Store::open(&data)?;
+/// store.put("key", "value")?;
+/// store.checkpoint(&backup)?;
+///
+/// let stopped = crabkv::restore_on(&OsDisk, &backup, &again, |_| ControlFlow::Break(()));
+/// assert!(matches!(stopped, Err(crabkv::Error::Cancelled)));
+/// assert!(crabkv::Store::open(&again).is_err());
+///
+/// crabkv::restore_on(&OsDisk, &backup, &again, |progress| {
+///     eprintln!("{} of {} bytes", progress.bytes_done, progress.bytes);
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn restore_on<D: Disk>(
     disk: &D,
     checkpoint: impl AsRef<Path>,
     dir: impl AsRef<Path>,
+    mut progress: impl FnMut(&CopyProgress) -> ControlFlow<()>,
 ) -> Result<RestoreReport> {
+    let mut tell = |figures: Figures| progress(&figures.into());
+    let mut meter = Meter::new(&mut tell);
     let started = Instant::now();
     let (checkpoint, dir) = (checkpoint.as_ref(), dir.as_ref());
     check_apart(disk, checkpoint, dir)?;
@@ -89,7 +119,7 @@ pub fn restore_on<D: Disk>(
     let left_over = check_empty(disk, dir, manifest.store)?;
     mark_unfinished(disk, dir, manifest.store)?;
     remove(disk, dir, left_over.iter().map(String::as_str))?;
-    let bytes = match copy_all(disk, checkpoint, dir, &manifest) {
+    let bytes = match copy_all(disk, checkpoint, dir, &manifest, &mut meter) {
         Ok(bytes) => bytes,
         Err(error) => {
             // Room for nothing. What says that the directory is no store stays.
@@ -170,7 +200,13 @@ fn check_empty<D: Disk>(disk: &D, dir: &Path, store: StoreId) -> Result<Vec<Stri
     Ok(found.names.into_iter().filter(is_left_over).collect())
 }
 
-fn copy_all<D: Disk>(disk: &D, from: &Path, to: &Path, manifest: &Manifest) -> Result<u64> {
+fn copy_all<D: Disk>(
+    disk: &D,
+    from: &Path,
+    to: &Path,
+    manifest: &Manifest,
+    meter: &mut Meter<'_>,
+) -> Result<u64> {
     let source = Source {
         disk,
         dir: from,
@@ -178,21 +214,28 @@ fn copy_all<D: Disk>(disk: &D, from: &Path, to: &Path, manifest: &Manifest) -> R
         hasher: manifest.hasher,
         read_mode: ReadMode::Pread,
     };
-    let mut bytes = 0;
-    for (id, state) in &manifest.segments {
+    let len_of = |state: &SegmentState| match *state {
+        SegmentState::Sealed { data_len } => data_len + FOOTER_LEN as u64,
+        SegmentState::Closed { data_len } => data_len,
+        SegmentState::Active => 0,
+    };
+    let segments = &manifest.segments;
+    let bytes = segments.iter().map(|(_, state)| len_of(state)).sum();
+    meter.begin(segments.len(), bytes);
+    for (id, state) in segments {
+        meter.ask()?;
         match *state {
             SegmentState::Sealed { data_len } => {
-                copy::sealed(&source, *id, data_len, to)?;
-                bytes += data_len + FOOTER_LEN as u64;
+                copy::sealed(&source, *id, data_len, to, meter)?;
                 // Without its hint file a segment only takes longer to open.
                 let _ = copy::hint(disk, from, to, *id);
             }
             SegmentState::Closed { data_len } => {
                 copy::closed(&source, *id, data_len, to)?;
-                bytes += data_len;
             }
             SegmentState::Active => {}
         }
+        meter.finish(len_of(state), len_of(state))?;
     }
     Ok(bytes)
 }

@@ -16,6 +16,7 @@ use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeade
 use crate::format::{KeyHasher, SegmentId, StoreId};
 use crate::log::checkpoint_file;
 use crate::log::manifest_file::{self, CommitError};
+use crate::progress::Meter;
 use crate::recovery::{self, Source};
 use crate::segment::writer::write_hint;
 use crate::segment::{ReadMode, SegmentWriter};
@@ -109,22 +110,37 @@ impl<'a, D: Disk> Target<'a, D> {
     }
 
     /// Makes the directory a checkpoint of this snapshot.
-    pub(crate) fn add(&self, snapshot: &Snapshot<D>) -> Result<Added, Failure> {
+    ///
+    /// Cancelled, it leaves what a crash would.
+    pub(crate) fn add(
+        &self,
+        snapshot: &Snapshot<D>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Added, Failure> {
+        let parts = snapshot.sealed.iter().chain(&snapshot.tail);
+        meter.begin(parts.clone().count(), parts.map(len_of).sum());
         let old = self.found.manifest.as_ref();
         if old.is_some_and(|old| old.next_seq > snapshot.manifest.next_seq) {
             let reason = "it holds later writes than this store; choose another directory";
             return Err(refuse(self.dir, reason).into());
         }
-        let steps = snapshot.sealed.iter().map(|part| self.step(part));
+        let steps = snapshot.sealed.iter().map(|part| {
+            meter.ask()?;
+            self.step(part)
+        });
         let steps: Vec<Step> = steps.collect::<Result<_, Failure>>()?;
         if self.found.mark.is_none() {
             directory::mark_unfinished(self.disk, self.dir, self.store)?;
         }
         let mut added = Added::default();
         for (part, step) in snapshot.sealed.iter().zip(steps) {
-            self.bring(&snapshot.manifest, part, step, &mut added)?;
+            self.bring(&snapshot.manifest, part, step, &mut added, meter)?;
+            meter.finish(len_of(part), len_of(part))?;
         }
         let manifest = self.manifest(snapshot, &mut added)?;
+        if let Some(tail) = &snapshot.tail {
+            meter.finish(len_of(tail), len_of(tail))?;
+        }
         self.commit(&manifest)?;
         self.remove_unnamed(&manifest);
         Ok(added)
@@ -211,6 +227,7 @@ impl<'a, D: Disk> Target<'a, D> {
         part: &Part<D>,
         step: Step,
         added: &mut Added,
+        meter: &mut Meter<'_>,
     ) -> Result<(), Failure> {
         let id = part.segment.id();
         let hint = names::hint(id);
@@ -227,7 +244,7 @@ impl<'a, D: Disk> Target<'a, D> {
         }
         match step {
             Step::Keep => added.present += 1,
-            Step::Bring | Step::Replace => self.bring_segment(manifest, part, added)?,
+            Step::Bring | Step::Replace => self.bring_segment(manifest, part, added, meter)?,
         }
         if step == Step::Replace || !self.found.names.contains(&hint) {
             self.bring_hint(id);
@@ -240,6 +257,7 @@ impl<'a, D: Disk> Target<'a, D> {
         manifest: &Manifest,
         part: &Part<D>,
         added: &mut Added,
+        meter: &mut Meter<'_>,
     ) -> Result<(), Failure> {
         let id = part.segment.id();
         let to = self.dir.join(names::segment(id));
@@ -265,7 +283,7 @@ impl<'a, D: Disk> Target<'a, D> {
             hasher: manifest.hasher,
             read_mode: ReadMode::Pread,
         };
-        let footer = match copy::sealed(&source, id, part.data_len, self.dir) {
+        let footer = match copy::sealed(&source, id, part.data_len, self.dir, meter) {
             Ok(footer) => footer,
             Err(error) => {
                 let is_there = self.disk.open(part.path(), OpenMode::Read).is_ok();
@@ -434,6 +452,11 @@ fn header_of_copy<D: Disk>(tail: &Part<D>, id: SegmentId) -> SegmentHeader {
             .wrapping_add(other.salt),
         ..*other
     }
+}
+
+/// How many bytes a part takes in a checkpoint.
+fn len_of<D: Disk>(part: &Part<D>) -> u64 {
+    part.data_len + FOOTER_LEN as u64
 }
 
 fn gone<D: Disk>(part: &Part<D>) -> Failure {

@@ -6,11 +6,13 @@ use super::header;
 use super::plan::Input;
 use super::report::LostRange;
 use crate::disk::Disk;
+use crate::error::Result;
 use crate::format::hint::{Hint, HintEntry, HintOwner};
 use crate::format::manifest::SegmentState;
 use crate::format::record::Record;
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{SegmentId, StoreId, names};
+use crate::progress::Meter;
 use crate::segment::salvage::{Damaged, Tail, Walk};
 use crate::segment::writer::hint_owner;
 use crate::verify::bytes::{self, FileBytes};
@@ -53,7 +55,10 @@ pub(super) struct Rest {
 }
 
 impl<D: Disk> Reader<'_, D> {
-    pub(super) fn load(&self, input: &Input) -> Loaded {
+    /// # Errors
+    ///
+    /// When it is cancelled.
+    pub(super) fn load(&self, input: &Input, meter: &mut Meter<'_>) -> Result<Loaded> {
         let path = self.dir.join(names::segment(input.id));
         let mut loaded = Loaded {
             path,
@@ -65,7 +70,9 @@ impl<D: Disk> Reader<'_, D> {
         };
         let hint = read_hint(self.disk, self.dir, input.id)
             .filter(|(_, owner)| (owner.store, owner.segment) == (self.store, input.id));
-        let file = match bytes::read(self.disk, &loaded.path, u64::MAX) {
+        let read =
+            bytes::read_telling(self.disk, &loaded.path, u64::MAX, |upto| meter.reach(upto))?;
+        let file = match read {
             Ok(Some(file)) => file,
             other => {
                 let reason = match other {
@@ -77,7 +84,7 @@ impl<D: Disk> Reader<'_, D> {
                 loaded.hint = hint
                     .map(|(hint, _)| hint)
                     .filter(|_| is_sealed(input.state));
-                return loaded;
+                return Ok(loaded);
             }
         };
         loaded.file_len = file.file_len;
@@ -93,7 +100,7 @@ impl<D: Disk> Reader<'_, D> {
         });
         loaded.hint = hint.filter(|_| fits);
         loaded.take(file, header, state);
-        loaded
+        Ok(loaded)
     }
 
     fn header(

@@ -17,6 +17,7 @@ mod report;
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -29,10 +30,11 @@ use crate::format::names::{self, FileName};
 use crate::format::record::{Kind, RECORD_HEADER_LEN};
 use crate::log::LogOptions;
 use crate::log::manifest_file::CommitError;
+use crate::progress::{Figures, Meter, ScanProgress};
 use crate::recovery::directory::{is_harmless, lock};
 use crate::recovery::{RecoveryOptions, recover};
 use crate::segment::ReadMode;
-use crate::verify::{Note, NoteKind, ScanProgress, verify_on};
+use crate::verify::{Note, NoteKind, verify_telling};
 use deletions::Deletions;
 use input::{Loaded, Reader};
 use output::Output;
@@ -106,16 +108,22 @@ impl RepairOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn repair(source: impl AsRef<Path>, out: impl AsRef<Path>) -> Result<RepairReport> {
-    repair_on(&OsDisk, source, out, &RepairOptions::new(), |_| ())
+    repair_on(&OsDisk, source, out, &RepairOptions::new(), |_| {
+        ControlFlow::Continue(())
+    })
 }
 
-/// As [`repair`], on another disk, with options, telling `progress` after each segment.
+/// As [`repair`], on another disk, with options, telling `progress` after each segment, and within them
+/// after every 4 MiB that were read. It stops when that says [`ControlFlow::Break`], and removes what it
+/// has written, so that `out` can be used again.
 ///
 /// # Errors
 ///
-/// As [`repair`].
+/// As [`repair`]; [`Error::Cancelled`] if it was stopped.
 ///
 /// ```
+/// use std::ops::ControlFlow;
+///
 /// use crabkv::RepairOptions;
 /// use crabkv::disk::OsDisk;
 ///
@@ -124,7 +132,8 @@ pub fn repair(source: impl AsRef<Path>, out: impl AsRef<Path>) -> Result<RepairR
 /// # crabkv::Store::open(&damaged)?.put("key", "value")?;
 /// let options = RepairOptions::new().partial_batches(true);
 /// crabkv::repair_on(&OsDisk, &damaged, &fresh, &options, |progress| {
-///     eprintln!("{} of {} segments", progress.segments_done, progress.segments);
+///     eprintln!("{} of {} bytes", progress.bytes_done, progress.bytes);
+///     ControlFlow::Continue(())
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -133,7 +142,7 @@ pub fn repair_on<D: Disk>(
     source: impl AsRef<Path>,
     out: impl AsRef<Path>,
     options: &RepairOptions,
-    mut progress: impl FnMut(&ScanProgress),
+    mut progress: impl FnMut(&ScanProgress) -> ControlFlow<()>,
 ) -> Result<RepairReport> {
     let started = Instant::now();
     let (source, out) = (source.as_ref(), out.as_ref());
@@ -148,7 +157,9 @@ pub fn repair_on<D: Disk>(
         });
     }
     let _source_lock = lock_source(disk, source)?;
-    let plan = plan::make(disk, source)?;
+    let mut tell = |figures: Figures| progress(&figures.into());
+    let mut meter = Meter::new(&mut tell);
+    let plan = plan::make(disk, source, &mut meter)?;
     check_empty(disk, out)?;
     let out_lock = lock(disk, out)?;
     let reader = Reader {
@@ -160,7 +171,7 @@ pub fn repair_on<D: Disk>(
     let has_copies = plan.manifest != ManifestUse::Sound;
     let mut output = Output::new(disk, out, plan.hasher, has_copies);
     let clock_ms = plan.clock_ms.max(disk.now_ms());
-    let saved = save(&reader, plan, clock_ms, &mut output, &mut progress);
+    let saved = save(&reader, plan, clock_ms, &mut output, &mut meter);
     // A crash up to here leaves segments without a manifest, which are no store.
     let committed = saved.map_err(CommitError::Unchanged).and_then(|report| {
         output.commit(clock_ms)?;
@@ -176,7 +187,11 @@ pub fn repair_on<D: Disk>(
         Err(CommitError::Unknown(error)) => return Err(error),
     };
     drop(out_lock);
-    prove(disk, out, &mut report)?;
+    let proved = prove(disk, out, &mut report, &mut meter);
+    if matches!(proved, Err(Error::Cancelled)) {
+        output.withdraw();
+    }
+    proved?;
     report.elapsed = started.elapsed();
     Ok(report)
 }
@@ -187,12 +202,16 @@ fn save<D: Disk>(
     plan: Plan,
     clock_ms: u64,
     output: &mut Output<'_, D>,
-    progress: &mut impl FnMut(&ScanProgress),
+    meter: &mut Meter<'_>,
 ) -> Result<RepairReport> {
     let mut deletions = Deletions::new(clock_ms);
     let mut lost_before = 0;
+    // Twice here, and what is written once.
+    let bytes: u64 = plan.inputs.iter().map(|input| input.file_len).sum();
+    meter.expect(3 * plan.inputs.len(), bytes.saturating_mul(3));
     for input in &plan.inputs {
-        let loaded = reader.load(input);
+        let loaded = reader.load(input, meter)?;
+        meter.finish(input.file_len, loaded.file_len)?;
         let rest = loaded.walk(reader.takes_partial_batches, |_, _| ());
         deletions.add(&rest);
         lost_before += rest.lost.len();
@@ -211,16 +230,13 @@ fn save<D: Disk>(
         notes: plan.notes,
         elapsed: std::time::Duration::ZERO,
     };
-    let (mut done, mut most_unknown) = (ScanProgress::default(), 0);
-    done.segments = plan.inputs.len();
+    let mut most_unknown = 0;
     for input in &plan.inputs {
-        let loaded = reader.load(input);
+        let loaded = reader.load(input, meter)?;
         let kept = plan.hasher.is_some().then_some(&mut deletions);
         copy(reader, &loaded, output, kept, &mut report)?;
-        done.segments_done += 1;
-        done.bytes_done += loaded.file_len;
         most_unknown = most_unknown.max(loaded.file_len);
-        progress(&done);
+        meter.finish(input.file_len, loaded.file_len)?;
     }
     // A disk that reads otherwise the second time has lost what nobody has looked at.
     report.deletions_may_be_lost |= deletions.may_be_lost || report.lost.len() != lost_before;
@@ -310,7 +326,12 @@ fn warn(report: &mut RepairReport) {
 }
 
 /// Opens the new store, as its users will, and verifies it.
-fn prove<D: Disk>(disk: &D, out: &Path, report: &mut RepairReport) -> Result<()> {
+fn prove<D: Disk>(
+    disk: &D,
+    out: &Path,
+    report: &mut RepairReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     let recovery = RecoveryOptions {
         log: LogOptions {
             // Nothing is written.
@@ -323,7 +344,8 @@ fn prove<D: Disk>(disk: &D, out: &Path, report: &mut RepairReport) -> Result<()>
         progress: None,
     };
     report.keys = recover(disk, out, &recovery)?.report.keys;
-    match verify_on(disk, out, |_| ())?.damage.into_iter().next() {
+    let verified = verify_telling(disk, out, meter)?;
+    match verified.damage.into_iter().next() {
         Some(damage) => Err(Error::Corrupt {
             file: damage.file,
             offset: damage.offset,

@@ -12,8 +12,11 @@ use crate::format::record::{self, Record};
 use crate::format::segment::SegmentHeader;
 use crate::format::{KeyHash, KeyHasher, SegmentId, SeqNo, StoreId, names};
 use crate::log::manifest_file::{self, CommitError};
+use crate::recovery::directory::lock;
 use crate::segment::SegmentWriter;
 use crate::segment::writer::write_hint;
+
+const FIRST_GENERATION: u64 = 1;
 
 /// Writes a store into an empty directory.
 pub(super) struct Output<'a, D: Disk> {
@@ -153,7 +156,7 @@ impl<'a, D: Disk> Output<'a, D> {
         let manifest = Manifest {
             store: self.store,
             hasher: self.hasher,
-            generation: 1,
+            generation: FIRST_GENERATION,
             next_segment: self.next_segment,
             next_seq: self.next_seq,
             clock_ms,
@@ -162,6 +165,29 @@ impl<'a, D: Disk> Output<'a, D> {
             segments: self.segments.clone(),
         };
         manifest_file::commit(self.disk, self.dir, &manifest)
+    }
+
+    /// Takes back what was committed, as [`discard`](Output::discard) does what was not. If somebody
+    /// has the store open, or has written to it, it is theirs and stays.
+    pub(super) fn withdraw(self) {
+        let Ok(_lock) = lock(self.disk, self.dir) else {
+            return;
+        };
+        let is_ours = |manifest: &Manifest| {
+            (manifest.store, manifest.generation) == (self.store, FIRST_GENERATION)
+        };
+        match manifest_file::read(self.disk, self.dir) {
+            Ok(Some(manifest)) if is_ours(&manifest) => {}
+            _ => return,
+        }
+        // First, and durably: without it the segments are no store, whatever a crash leaves of them.
+        let gone = self
+            .disk
+            .unlink(&self.dir.join(names::MANIFEST))
+            .and_then(|()| self.disk.sync_dir(self.dir));
+        if gone.is_ok() {
+            self.discard();
+        }
     }
 
     /// Removes what was written, so that the directory can be used again.

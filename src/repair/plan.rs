@@ -12,6 +12,7 @@ use crate::format::names::{self, FileName};
 use crate::format::segment::{HEADER_LEN, SegmentHeader};
 use crate::format::{Invalid, KeyHasher, SegmentId, SeqNo, StoreId};
 use crate::log::checkpoint_file;
+use crate::progress::Meter;
 use crate::segment::salvage;
 use crate::verify::{self, Found, Note, NoteKind, bytes};
 
@@ -20,6 +21,8 @@ pub(super) struct Input {
     pub(super) id: SegmentId,
     /// As the manifest says, if it can be believed.
     pub(super) state: Option<SegmentState>,
+    /// How long its file is; 0 if it is missing.
+    pub(super) file_len: u64,
 }
 
 /// What there is to save.
@@ -41,18 +44,20 @@ struct Listed {
     header: Option<SegmentHeader>,
     /// What its hint file says whose it is.
     hint: Option<HintOwner>,
+    file_len: u64,
 }
 
-/// Looks at everything but the records.
-pub(super) fn make<D: Disk>(disk: &D, dir: &Path) -> Result<Plan> {
+/// Looks at everything but the records; where there is a manifest, at those too, for whether they are
+/// newer than it.
+pub(super) fn make<D: Disk>(disk: &D, dir: &Path, meter: &mut Meter<'_>) -> Result<Plan> {
     let found = match verify::find_manifest(disk, dir) {
         Err(error @ Error::UnsupportedVersion { .. }) => Err(error),
         found => Ok(found?),
     };
-    let (segments, mut notes) = list(disk, dir)?;
+    let (segments, mut notes) = list(disk, dir, meter)?;
     let damaged = match found {
         Ok(Found::Manifest(manifest)) => {
-            return by_manifest(disk, dir, &manifest, &segments, notes);
+            return by_manifest(disk, dir, &manifest, &segments, notes, meter);
         }
         Ok(Found::Damaged(damage)) => damage.reason,
         // Damage, if it is a store of this version that says so; else it is to be left alone.
@@ -91,6 +96,7 @@ fn input(segment: &Listed) -> Input {
     Input {
         id: segment.id,
         state: None,
+        file_len: segment.file_len,
     }
 }
 
@@ -119,7 +125,15 @@ fn by_manifest<D: Disk>(
     manifest: &Manifest,
     segments: &[Listed],
     mut notes: Vec<Note>,
+    meter: &mut Meter<'_>,
 ) -> Result<Plan> {
+    // Once here, twice for saving, and the new store once, which is hardly longer.
+    let bytes: u64 = segments.iter().map(|segment| segment.file_len).sum();
+    meter.expect(4 * segments.len(), bytes.saturating_mul(4));
+    let len_of = |id| {
+        let found = segments.binary_search_by_key(&id, |segment| segment.id);
+        found.map_or(0, |at| segments[at].file_len)
+    };
     let named = |id: SegmentId| manifest.segments.iter().any(|(other, _)| *other == id);
     let (ours, others): (Vec<_>, Vec<_>) = segments
         .iter()
@@ -129,7 +143,7 @@ fn by_manifest<D: Disk>(
             header.is_none_or(|header| header.store == manifest.store)
         });
     notes.extend(others.iter().map(|other| foreign(dir, &other.name)));
-    let outdated = why_outdated(disk, dir, manifest, &ours)?;
+    let outdated = why_outdated(disk, dir, manifest, &ours, meter)?;
     let mut inputs: Vec<_> = manifest
         .segments
         .iter()
@@ -138,6 +152,7 @@ fn by_manifest<D: Disk>(
             // What is sealed stays so, however old the manifest.
             state: Some(state)
                 .filter(|state| outdated.is_none() || matches!(state, SegmentState::Sealed { .. })),
+            file_len: len_of(id),
         })
         .collect();
     let manifest_use = if let Some(reason) = outdated {
@@ -170,15 +185,18 @@ fn why_outdated<D: Disk>(
     dir: &Path,
     manifest: &Manifest,
     orphans: &[&Listed],
+    meter: &mut Meter<'_>,
 ) -> Result<Option<String>> {
     for (segment, header) in orphans
         .iter()
         .filter_map(|&orphan| Some((orphan, orphan.header?)))
     {
-        let file = bytes::read(disk, &dir.join(&segment.name), u64::MAX);
+        let path = dir.join(&segment.name);
+        let file = bytes::read_telling(disk, &path, u64::MAX, |upto| meter.reach(upto))?;
         let Some(file) = file.map_err(|e| Error::io("read", dir, e))? else {
             continue;
         };
+        meter.finish(segment.file_len, file.bytes.len() as u64)?;
         // In a checkpoint that nobody has written to, it is what the next one was about to bring.
         if verify::is_newer(&file.bytes, &header, manifest.next_seq)
             && !checkpoint_file::is_untouched(disk, dir, manifest)
@@ -194,9 +212,13 @@ fn why_outdated<D: Disk>(
             SegmentState::Closed { data_len } => salvage::is_sound_at(bytes, header, data_len),
             SegmentState::Sealed { .. } => verify::is_newer(bytes, header, manifest.next_seq),
         };
-        let Ok(Some(file)) = bytes::read(disk, &dir.join(&name), u64::MAX) else {
+        let path = dir.join(&name);
+        let file = bytes::read_telling(disk, &path, u64::MAX, |upto| meter.reach(upto))?;
+        let Ok(Some(file)) = file else {
             continue;
         };
+        let len = file.bytes.len() as u64;
+        meter.finish(len, len)?;
         let header = SegmentHeader::decode(&file.bytes).ok();
         let header = header.filter(|header| header.store == manifest.store && header.id == id);
         if header.is_some_and(|header| is_newer(&file.bytes, &header)) {
@@ -223,13 +245,14 @@ fn most_named(segments: &[Listed]) -> StoreId {
 }
 
 /// The directory's segments in the order of their ids, and what else is there.
-fn list<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Listed>, Vec<Note>)> {
+fn list<D: Disk>(disk: &D, dir: &Path, meter: &mut Meter<'_>) -> Result<(Vec<Listed>, Vec<Note>)> {
     let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let (mut segments, mut notes) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = dir.join(&entry.name);
         let (kind, text) = match names::parse(&entry.name) {
             FileName::Segment(id) if !entry.is_dir => {
+                meter.ask()?;
                 segments.push(listed(disk, dir, id, entry.name)?);
                 continue;
             }
@@ -255,7 +278,7 @@ fn listed<D: Disk>(disk: &D, dir: &Path, id: SegmentId, name: String) -> Result<
     let path = dir.join(&name);
     // What cannot be read is dealt with where it is read for good.
     let head = bytes::read(disk, &path, HEADER_LEN as u64).ok().flatten();
-    let head = head.map_or(Vec::new(), |file| file.bytes);
+    let (head, file_len) = head.map_or((Vec::new(), 0), |file| (file.bytes, file.file_len));
     let header = match SegmentHeader::decode(&head) {
         Ok(header) => Some(header),
         Err(reason @ (Invalid::Version(_) | Invalid::Features(_)))
@@ -271,5 +294,6 @@ fn listed<D: Disk>(disk: &D, dir: &Path, id: SegmentId, name: String) -> Result<
         name,
         header,
         hint,
+        file_len,
     })
 }

@@ -1,5 +1,6 @@
 //! Checkpoints of a store that is in use: the moment that one is of.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use crate::checkpoint::{CheckpointReport, Failure, Part, Snapshot, Target};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
+use crate::progress::{CopyProgress, Figures, Meter};
 
 impl<D: Disk> Store<D> {
     /// Makes a consistent copy of the store in `dir`, which can be opened as a store of its own,
@@ -66,7 +68,45 @@ impl<D: Disk> Store<D> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<CheckpointReport> {
-        self.engine.checkpoint(dir.as_ref())
+        self.checkpoint_with(dir, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`checkpoint`](Store::checkpoint), telling `progress` after each segment, and within those
+    /// that are copied after every 1 MiB. It stops when that says [`ControlFlow::Break`], and leaves
+    /// `dir` as an interruption does: the checkpoint that it was, or no store. Calling this again goes
+    /// on from there, and does not link or copy again what it had come to.
+    ///
+    /// `progress` is called without any lock; it may use the store. In a read-only store it may begin
+    /// anew, when the process that writes has compacted something away.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Store::checkpoint); [`Error::Cancelled`] if it was stopped.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let parent = tempfile::tempdir()?;
+    /// # let (data, backup) = (parent.path().join("data"), parent.path().join("backup"));
+    /// let store = crabkv::Store::open(&data)?;
+    /// store.put("key", "value")?;
+    /// let stopped = store.checkpoint_with(&backup, |_| ControlFlow::Break(()));
+    /// assert!(matches!(stopped, Err(crabkv::Error::Cancelled)));
+    ///
+    /// store.checkpoint_with(&backup, |progress| {
+    ///     eprintln!("{} of {} segments", progress.segments_done, progress.segments);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpoint_with(
+        &self,
+        dir: impl AsRef<Path>,
+        mut progress: impl FnMut(&CopyProgress) -> ControlFlow<()>,
+    ) -> Result<CheckpointReport> {
+        let mut tell = |figures: Figures| progress(&figures.into());
+        self.engine
+            .checkpoint(dir.as_ref(), &mut Meter::new(&mut tell))
     }
 }
 
@@ -77,7 +117,7 @@ const MAX_TRIES: u32 = 100;
 const MAX_TRIES_IF_DAMAGED: u32 = 3;
 
 impl<D: Disk> Engine<D> {
-    fn checkpoint(&self, dir: &Path) -> Result<CheckpointReport> {
+    fn checkpoint(&self, dir: &Path, meter: &mut Meter<'_>) -> Result<CheckpointReport> {
         let started = Instant::now();
         let store = self.lock_writer().log.manifest().store;
         let target = Target::enter(&self.disk, &self.settings.dir, dir, store)?;
@@ -88,7 +128,7 @@ impl<D: Disk> Engine<D> {
         let (snapshot, added) = loop {
             let snapshot = self.checkpoint_snapshot()?;
             tries += 1;
-            match target.add(&snapshot) {
+            match target.add(&snapshot, meter) {
                 Ok(added) => break (snapshot, added),
                 // The process that writes has compacted it away; there is a newer manifest.
                 Err(Failure::Gone(_)) if self.settings.read_only && tries < MAX_TRIES => {}

@@ -2,13 +2,18 @@
 //!
 //! Not a map: a block that cannot be read is an error here, and a signal there.
 
+use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// How many bytes are given up at a time where the system cannot read: a block of most disks.
 const BLOCK_LEN: usize = 4096;
+const _: () = assert!(PIECE_LEN % BLOCK_LEN == 0);
+/// How many bytes are read between two looks at whether to go on: 4 MiB.
+const PIECE_LEN: usize = 4 << 20;
 /// No segment is longer: the last record begins below 4 GiB, and a batch takes 1 GiB at most.
 const MAX_LEN: u64 = 6 << 30;
 
@@ -31,6 +36,38 @@ pub(crate) struct Unreadable {
 
 /// Reads the first `most` bytes of a file, or all there are; `None` where there is no such file.
 pub(crate) fn read<D: Disk>(disk: &D, path: &Path, most: u64) -> io::Result<Option<FileBytes>> {
+    let read = read_telling(disk, path, most, |_| Ok::<_, Infallible>(()));
+    read.unwrap_or_else(|never| match never {})
+}
+
+/// As [`read`], telling `tell` how many bytes have been read; stops when it fails.
+pub(crate) fn read_telling<D: Disk, E>(
+    disk: &D,
+    path: &Path,
+    most: u64,
+    mut tell: impl FnMut(u64) -> Result<(), E>,
+) -> Result<io::Result<Option<FileBytes>>, E> {
+    let (file, mut read) = match open(disk, path, most) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Ok(None)),
+        Err(e) => return Ok(Err(e)),
+    };
+    let mut start = 0;
+    while start < read.bytes.len() {
+        let end = read.bytes.len().min(start + PIECE_LEN);
+        if file
+            .read_at(&mut read.bytes[start..end], start as u64)
+            .is_err()
+        {
+            read.by_blocks(&file, start..end, &mut tell)?;
+        }
+        tell(end as u64)?;
+        start = end;
+    }
+    Ok(Ok(Some(read)))
+}
+
+fn open<D: Disk>(disk: &D, path: &Path, most: u64) -> io::Result<Option<(D::File, FileBytes)>> {
     let file = match disk.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -43,23 +80,28 @@ pub(crate) fn read<D: Disk>(disk: &D, path: &Path, most: u64) -> io::Result<Opti
         .try_reserve_exact(len)
         .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     bytes.resize(len, 0);
-    let mut read = FileBytes {
-        bytes,
-        file_len,
-        unreadable: Vec::new(),
-    };
-    if file.read_at(&mut read.bytes, 0).is_err() {
-        read.by_blocks(&file);
-    }
-    Ok(Some(read))
+    let unreadable = Vec::new();
+    Ok(Some((
+        file,
+        FileBytes {
+            bytes,
+            file_len,
+            unreadable,
+        },
+    )))
 }
 
 impl FileBytes {
-    /// Reads what can be read. A file that ends early was cut meanwhile, by its writer.
-    fn by_blocks(&mut self, file: &impl DiskFile) {
-        let mut end = self.bytes.len();
-        for (number, block) in self.bytes.chunks_mut(BLOCK_LEN).enumerate() {
-            let start = number * BLOCK_LEN;
+    /// Reads what can be read of a piece. A file that ends early was cut meanwhile, by its writer.
+    fn by_blocks<E>(
+        &mut self,
+        file: &impl DiskFile,
+        piece: Range<usize>,
+        tell: &mut impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for start in piece.clone().step_by(BLOCK_LEN) {
+            tell(start as u64)?;
+            let block = &mut self.bytes[start..piece.end.min(start + BLOCK_LEN)];
             let Err(error) = file.read_at(block, start as u64) else {
                 continue;
             };
@@ -74,7 +116,8 @@ impl FileBytes {
                 {
                     len += 1;
                 }
-                end = start + len;
+                self.bytes.truncate(start + len);
+                self.file_len = self.file_len.min((start + len) as u64);
                 break;
             }
             let (start, len) = (start as u64, block.len() as u64);
@@ -87,8 +130,7 @@ impl FileBytes {
                 }),
             }
         }
-        self.bytes.truncate(end);
-        self.file_len = self.file_len.min(end as u64);
+        Ok(())
     }
 
     /// Whether any of these bytes could not be read.

@@ -13,19 +13,21 @@ mod report;
 mod segment;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-pub use report::{Damage, DamageKind, Note, NoteKind, ScanProgress, VerifyReport};
+pub use report::{Damage, DamageKind, Note, NoteKind, VerifyReport};
 pub(crate) use segment::state_by_files;
 
-use crate::disk::{DirEntry, Disk, OsDisk};
+use crate::disk::{DirEntry, Disk, DiskFile, OpenMode, OsDisk};
 use crate::error::{Error, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::names::{self, FileName};
-use crate::format::segment::SegmentHeader;
+use crate::format::segment::{FOOTER_LEN, SegmentHeader};
 use crate::format::{Invalid, SegmentId, SeqNo};
 use crate::log::{checkpoint_file, manifest_file};
+use crate::progress::{Figures, Meter, ScanProgress};
 use crate::recovery::directory::unfinished_checkpoint;
 use crate::segment::salvage::Walk;
 use segment::{Checker, Findings};
@@ -58,36 +60,54 @@ use segment::{Checker, Findings};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
-    verify_on(&OsDisk, dir, |_| ())
+    verify_on(&OsDisk, dir, |_| ControlFlow::Continue(()))
 }
 
-/// As [`verify`], on another disk, telling `progress` after each segment.
+/// As [`verify`], on another disk, telling `progress` after each segment, and within them after every
+/// 4 MiB that were read. It stops when that says [`ControlFlow::Break`].
 ///
 /// # Errors
 ///
-/// As [`verify`].
+/// As [`verify`]; [`Error::Cancelled`] if it was stopped.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # crabkv::Store::open(dir.path())?.put("key", "value")?;
+/// use std::ops::ControlFlow;
+///
 /// use crabkv::disk::OsDisk;
 ///
 /// let mut done = 0;
-/// crabkv::verify_on(&OsDisk, dir.path(), |progress| done = progress.segments_done)?;
+/// crabkv::verify_on(&OsDisk, dir.path(), |progress| {
+///     eprintln!("{} of {} bytes", progress.bytes_done, progress.bytes);
+///     done = progress.segments_done;
+///     ControlFlow::Continue(())
+/// })?;
 /// assert_eq!(done, 1);
+///
+/// let stopped = crabkv::verify_on(&OsDisk, dir.path(), |_| ControlFlow::Break(()));
+/// assert!(matches!(stopped, Err(crabkv::Error::Cancelled)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify_on<D: Disk>(
     disk: &D,
     dir: impl AsRef<Path>,
-    progress: impl FnMut(&ScanProgress),
+    mut progress: impl FnMut(&ScanProgress) -> ControlFlow<()>,
+) -> Result<VerifyReport> {
+    let mut tell = |figures: Figures| progress(&figures.into());
+    verify_telling(disk, dir.as_ref(), &mut Meter::new(&mut tell))
+}
+
+pub(crate) fn verify_telling<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    meter: &mut Meter<'_>,
 ) -> Result<VerifyReport> {
     let started = Instant::now();
-    let dir = dir.as_ref();
     let mut verification = Verification {
         disk,
         dir,
-        progress,
+        meter,
         report: VerifyReport::default(),
     };
     match find_manifest(disk, dir)? {
@@ -157,37 +177,67 @@ pub(crate) fn find_manifest<D: Disk>(disk: &D, dir: &Path) -> Result<Found> {
     })
 }
 
-struct Verification<'a, D, F> {
+struct Verification<'a, 'm, D> {
     disk: &'a D,
     dir: &'a Path,
-    progress: F,
+    meter: &'a mut Meter<'m>,
     report: VerifyReport,
 }
 
-impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
+impl<'a, D: Disk> Verification<'a, '_, D> {
     fn with(&mut self, mut manifest: Manifest) -> Result<()> {
         // Ids ascend, and what a writer adds is higher than all before: none is passed over.
         let mut last = SegmentId(0);
+        self.expect(&manifest, last);
         loop {
             let next = manifest.segments.partition_point(|(id, _)| *id <= last);
             let Some(&(id, state)) = manifest.segments.get(next) else {
                 break;
             };
-            let found = self.checker(Some(&manifest)).check(id, Some(state))?;
+            let expected = self.len_of(id, state);
+            let checker = self.checker(Some(&manifest));
+            let found = checker.check(id, Some(state), self.meter)?;
             if !found.damage.is_empty() {
                 // Another manifest may explain it: replaced by a merge, sealed, written on.
                 if let Some(newer) = self.newer(&manifest) {
                     let is_as_before = newer.segments.contains(&(id, state));
                     manifest = newer;
+                    self.expect(&manifest, last);
                     if !is_as_before {
                         continue;
                     }
                 }
             }
             last = id;
-            self.take(found, manifest.segments.len());
+            self.take(found, expected)?;
         }
         self.others(manifest)
+    }
+
+    /// Tells the meter of the segments after this one.
+    fn expect(&mut self, manifest: &Manifest, last: SegmentId) {
+        let left = manifest.segments.iter().filter(|(id, _)| *id > last);
+        let (mut segments, mut bytes) = (0, 0_u64);
+        for &(id, state) in left {
+            segments += 1;
+            bytes = bytes.saturating_add(self.len_of(id, state));
+        }
+        self.meter.expect(segments, bytes);
+    }
+
+    /// How much of a segment will be read.
+    fn len_of(&self, id: SegmentId, state: SegmentState) -> u64 {
+        match state {
+            SegmentState::Sealed { data_len } => data_len.saturating_add(FOOTER_LEN as u64),
+            // To the end of the file, wherever that is now.
+            SegmentState::Closed { .. } | SegmentState::Active => self.file_len(id),
+        }
+    }
+
+    fn file_len(&self, id: SegmentId) -> u64 {
+        let path = self.dir.join(names::segment(id));
+        let file = self.disk.open(&path, OpenMode::Read);
+        file.and_then(|file| file.len()).unwrap_or(0)
     }
 
     /// The manifest that a writer has put in the place of this one.
@@ -208,14 +258,17 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
             }
         }
         segments.sort_unstable();
-        for &id in &segments {
-            let found = self.checker(None).check(id, None)?;
-            self.take(found, segments.len());
+        let lens: Vec<_> = segments.iter().map(|id| self.file_len(*id)).collect();
+        self.meter.expect(segments.len(), lens.iter().sum());
+        for (&id, &len) in segments.iter().zip(&lens) {
+            let checker = self.checker(None);
+            let found = checker.check(id, None, self.meter)?;
+            self.take(found, len)?;
         }
         Ok(())
     }
 
-    fn checker(&self, manifest: Option<&Manifest>) -> Checker<'_, D> {
+    fn checker(&self, manifest: Option<&Manifest>) -> Checker<'a, D> {
         Checker {
             disk: self.disk,
             dir: self.dir,
@@ -225,7 +278,7 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
         }
     }
 
-    fn take(&mut self, found: Findings, segments: usize) {
+    fn take(&mut self, found: Findings, expected: u64) -> Result<()> {
         let Findings {
             damage,
             notes,
@@ -239,11 +292,7 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
         self.report.bytes += bytes;
         self.report.hints += hints;
         self.report.segments += 1;
-        (self.progress)(&ScanProgress {
-            segments_done: self.report.segments,
-            segments,
-            bytes_done: self.report.bytes,
-        });
+        self.meter.finish(expected, bytes)
     }
 
     fn list(&self) -> Result<Vec<(String, bool)>> {
@@ -332,7 +381,7 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
     }
 
     /// Why a segment that the manifest does not name is no orphan, as opening sees it.
-    fn unnamed(&self, name: &str, manifest: &Manifest) -> Result<Option<Damage>> {
+    fn unnamed(&mut self, name: &str, manifest: &Manifest) -> Result<Option<Damage>> {
         let path = self.dir.join(name);
         let damage = |file: &Path, kind, reason| Damage {
             file: file.to_path_buf(),
@@ -340,7 +389,8 @@ impl<D: Disk, F: FnMut(&ScanProgress)> Verification<'_, D, F> {
             kind,
             reason,
         };
-        let file = match bytes::read(self.disk, &path, u64::MAX) {
+        let read = bytes::read_telling(self.disk, &path, u64::MAX, |_| self.meter.ask())?;
+        let file = match read {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(None),
             Err(e) => return Ok(Some(damage(&path, DamageKind::Unreadable, e.to_string()))),

@@ -153,15 +153,3 @@ pub enum NoteKind {
     /// A file that is not the store's.
     ForeignFile,
 }
-
-/// How far a verification or a repair has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ScanProgress {
-    /// Segments that have been read.
-    pub segments_done: usize,
-    /// Segments to read; beside a writer, as far as known.
-    pub segments: usize,
-    /// Bytes of segments that have been read.
-    pub bytes_done: u64,
-}

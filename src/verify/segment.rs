@@ -10,6 +10,7 @@ use crate::format::hint::{self, Hint, HintEntry, HintOwner};
 use crate::format::manifest::SegmentState;
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{Invalid, KeyHasher, SegmentId, SeqNo, StoreId, names};
+use crate::progress::Meter;
 use crate::segment::hint::Summary;
 use crate::segment::salvage::{self, Damaged, Tail, Walk, Walked};
 use crate::segment::writer::hint_owner;
@@ -69,15 +70,20 @@ impl<D: Disk> Checker<'_, D> {
     ///
     /// # Errors
     ///
-    /// When it is of a newer format: nothing can be said about it.
-    pub(super) fn check(&self, id: SegmentId, state: Option<SegmentState>) -> Result<Findings> {
+    /// When it is of a newer format: nothing can be said about it. When it is cancelled.
+    pub(super) fn check(
+        &self,
+        id: SegmentId,
+        state: Option<SegmentState>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Findings> {
         let mut found = Findings::default();
         let path = self.dir.join(names::segment(id));
         let most = match state {
             Some(SegmentState::Sealed { data_len }) => data_len.saturating_add(FOOTER_LEN as u64),
             _ => u64::MAX,
         };
-        let Some((file, header)) = self.open(&path, id, most, &mut found)? else {
+        let Some((file, header)) = self.open(&path, id, most, &mut found, meter)? else {
             return Ok(found);
         };
         let state = state.unwrap_or_else(|| {
@@ -86,7 +92,7 @@ impl<D: Disk> Checker<'_, D> {
             state_by_files(&file.bytes, &header, hint.as_deref())
         });
         match state {
-            SegmentState::Active => self.active(path, file, header, &mut found)?,
+            SegmentState::Active => self.active(path, file, header, &mut found, meter)?,
             SegmentState::Closed { data_len } => {
                 self.closed(path, file, header, data_len, &mut found);
             }
@@ -108,8 +114,10 @@ impl<D: Disk> Checker<'_, D> {
         id: SegmentId,
         most: u64,
         found: &mut Findings,
+        meter: &mut Meter<'_>,
     ) -> Result<Option<(FileBytes, SegmentHeader)>> {
-        let file = match bytes::read(self.disk, path, most) {
+        let read = bytes::read_telling(self.disk, path, most, |upto| meter.reach(upto))?;
+        let file = match read {
             Ok(Some(file)) => file,
             Ok(None) => {
                 let reason = "the manifest names this segment, but it is missing";
@@ -273,6 +281,7 @@ impl<D: Disk> Checker<'_, D> {
         file: FileBytes,
         header: SegmentHeader,
         found: &mut Findings,
+        meter: &mut Meter<'_>,
     ) -> Result<()> {
         let end = file.bytes.len();
         let id = header.id;
@@ -291,7 +300,7 @@ impl<D: Disk> Checker<'_, D> {
                 .collect();
             let mut again = Findings::default();
             let path = content.path.clone();
-            let Some((file, header)) = self.open(&path, id, u64::MAX, &mut again)? else {
+            let Some((file, header)) = self.open(&path, id, u64::MAX, &mut again, meter)? else {
                 *found = again;
                 return Ok(());
             };

@@ -6,11 +6,17 @@ pub(crate) mod hooked;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crabkv::disk::{Disk, SimDisk};
 use crabkv::{CrabKvBuilder, Result, SegmentId, Store, Verify, WriteBatch};
+
+/// What a progress function says that wants it all.
+pub(crate) fn go_on<P>(_progress: &P) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
 
 /// SplitMix64: the same numbers in every run from one printed seed.
 pub(crate) struct Rng(pub(crate) u64);
