@@ -354,3 +354,55 @@ fn options_that_cannot_work_are_refused_and_nothing_is_made() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn an_empty_path_is_named_as_what_is_wrong() {
+    use std::ops::ControlFlow;
+
+    use crabkv::disk::{Disk, OsDisk, SimDisk};
+    use crabkv::{RepairOptions, repair_on, restore_on, verify_on};
+
+    fn refused(disk: &impl Disk, dir: &str) -> Vec<(&'static str, String)> {
+        let store = Store::builder(dir).build_store_on(disk.clone()).unwrap();
+        let options = RepairOptions::new();
+        let read_only = Store::builder("").read_only(true);
+        let errors = [
+            Store::builder("").build_store_on(disk.clone()).map(drop),
+            read_only.build_store_on(disk.clone()).map(drop),
+            store.checkpoint("").map(drop),
+            crabkv::lock_holder_on(disk, "").map(drop),
+            verify_on(disk, "", |_| ControlFlow::Continue(())).map(drop),
+            repair_on(disk, "", dir, &options, |_| ControlFlow::Continue(())).map(drop),
+            repair_on(disk, dir, "", &options, |_| ControlFlow::Continue(())).map(drop),
+            restore_on(disk, "", dir, |_| ControlFlow::Continue(())).map(drop),
+            restore_on(disk, dir, "", |_| ControlFlow::Continue(())).map(drop),
+        ];
+        let errors = errors.into_iter().map(|error| match error {
+            Err(Error::InvalidOption { option, reason }) => (option, reason),
+            other => panic!("{other:?}"),
+        });
+        errors.collect()
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let real = refused(&OsDisk, dir.path().to_str().unwrap());
+    assert_eq!(real, refused(&SimDisk::new(1), "/db"));
+    let options: Vec<_> = real.iter().map(|(option, _)| *option).collect();
+    let expected = [
+        "dir",
+        "dir",
+        "dir",
+        "dir",
+        "dir",
+        "source",
+        "out",
+        "checkpoint",
+        "dir",
+    ];
+    assert_eq!(options, expected);
+    let reason =
+        "the path is empty; name a directory, such as \"data\", or \".\" for the current one";
+    assert!(real.iter().all(|(_, found)| found == reason), "{real:?}");
+    let error = Store::open("").unwrap_err();
+    assert_eq!(error.to_string(), format!("option dir: {reason}"));
+}

@@ -961,6 +961,51 @@ fn watch(build: fn() -> CrabKvBuilder, steps: u64, fixed_seed: u64) {
 }
 
 #[test]
+fn a_refresh_that_fails_is_in_the_stats_until_one_succeeds() {
+    let disk = SimDisk::new(1);
+    let store = writer(&disk);
+    store.put("a", "1").unwrap();
+    let follower = follower(&disk);
+    assert_eq!(follower.stats().refresh_failure, None);
+    store.put("a", "2").unwrap();
+    disk.fail_reads_at(0, false);
+    let error = follower.refresh().unwrap_err();
+    disk.heal();
+    assert_eq!(follower.stats().refresh_failure, Some(error.to_string()));
+    assert_eq!(follower.get("a").unwrap().unwrap(), "1");
+    assert!(follower.refresh().unwrap());
+    assert_eq!(follower.stats().refresh_failure, None);
+}
+
+#[test]
+fn a_refresh_that_fails_by_itself_is_in_the_stats() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.put("a", "1").unwrap();
+    let builder = Store::builder(dir.path()).read_only(true);
+    let follower = builder
+        .refresh_interval(Duration::from_millis(1))
+        .build_store()
+        .unwrap();
+    let wait_for = |is_failing: bool| {
+        let begun = std::time::Instant::now();
+        while follower.stats().refresh_failure.is_some() != is_failing {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let manifest = dir.path().join("MANIFEST");
+    let sound = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, "damaged").unwrap();
+    wait_for(true);
+    let failure = follower.stats().refresh_failure.unwrap();
+    assert!(failure.contains("MANIFEST"), "{failure}");
+    std::fs::write(&manifest, sound).unwrap();
+    wait_for(false);
+    assert_eq!(follower.get("a").unwrap().unwrap(), "1");
+}
+
+#[test]
 fn at_every_operation_of_its_writer_a_follower_sees_a_prefix_of_the_writes() {
     watch(|| sim_builder(512).auto_compaction(false), 1500, 40);
 }

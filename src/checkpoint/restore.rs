@@ -15,7 +15,7 @@ use crate::format::{SegmentId, SeqNo, StoreId};
 use crate::log::manifest_file::{self, CommitError};
 use crate::progress::{CopyProgress, Figures, Meter};
 use crate::recovery::Source;
-use crate::recovery::directory::{lock, unfinished_checkpoint};
+use crate::recovery::directory::{check_named, lock, unfinished_checkpoint};
 use crate::segment::ReadMode;
 
 /// What a restore did.
@@ -110,6 +110,8 @@ pub fn restore_on<D: Disk>(
     let mut meter = Meter::new(&mut tell);
     let started = Instant::now();
     let (checkpoint, dir) = (checkpoint.as_ref(), dir.as_ref());
+    check_named("checkpoint", checkpoint)?;
+    check_named("dir", dir)?;
     check_apart(disk, checkpoint, dir)?;
     let (_kept, manifest) = open_checkpoint(disk, checkpoint)?;
     check_empty(disk, dir, manifest.store)?;

@@ -17,6 +17,7 @@ use crate::format::{KeyHasher, SegmentId, StoreId};
 use crate::log::checkpoint_file;
 use crate::log::manifest_file::{self, CommitError};
 use crate::progress::Meter;
+use crate::recovery::directory::check_named;
 use crate::recovery::{self, Source};
 use crate::segment::writer::write_hint;
 use crate::segment::{ReadMode, SegmentWriter};
@@ -88,6 +89,7 @@ impl<'a, D: Disk> Target<'a, D> {
         dir: &'a Path,
         store: StoreId,
     ) -> Result<Target<'a, D>> {
+        check_named("dir", dir)?;
         check_apart(disk, source, dir)?;
         // Before the lock file is made, so that what cannot be used is not touched.
         check(dir, &directory::look(disk, dir, store)?)?;

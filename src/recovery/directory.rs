@@ -60,6 +60,20 @@ pub(crate) fn enter<D: Disk>(
     Ok((lock, manifest))
 }
 
+/// Refuses an empty path, which systems take for no directory, or for the current one, and never say
+/// which. `option` is what the caller calls it.
+pub(crate) fn check_named(option: &'static str, dir: &Path) -> Result<()> {
+    if dir.as_os_str().is_empty() {
+        return Err(Error::InvalidOption {
+            option,
+            reason: "the path is empty; name a directory, such as \"data\", or \".\" for the \
+                     current one"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// Takes the directory's lock, without waiting.
 pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock> {
     let path = dir.join(names::LOCK);
@@ -108,6 +122,7 @@ pub fn lock_holder(dir: impl AsRef<Path>) -> Result<Option<String>> {
 /// As [`lock_holder`].
 pub fn lock_holder_on<D: Disk>(disk: &D, dir: impl AsRef<Path>) -> Result<Option<String>> {
     let dir = dir.as_ref();
+    check_named("dir", dir)?;
     let entries = disk.list(dir).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::NotFound {
             dir: dir.to_path_buf(),

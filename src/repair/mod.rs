@@ -31,7 +31,7 @@ use crate::format::record::{Kind, RECORD_HEADER_LEN};
 use crate::log::LogOptions;
 use crate::log::manifest_file::CommitError;
 use crate::progress::{Figures, Meter, ScanProgress};
-use crate::recovery::directory::{is_harmless, lock};
+use crate::recovery::directory::{check_named, is_harmless, lock};
 use crate::recovery::{RecoveryOptions, recover};
 use crate::segment::ReadMode;
 use crate::verify::{Note, NoteKind, verify_telling};
@@ -146,6 +146,8 @@ pub fn repair_on<D: Disk>(
 ) -> Result<RepairReport> {
     let started = Instant::now();
     let (source, out) = (source.as_ref(), out.as_ref());
+    check_named("source", source)?;
+    check_named("out", out)?;
     let canonical = |dir: &Path| {
         disk.canonical(dir)
             .map_err(|e| Error::io("find the directory", dir, e))

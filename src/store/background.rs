@@ -214,7 +214,8 @@ impl<D: Disk> Engine<D> {
             "crabkv-refresh",
             move |engine: &Weak<Engine<D>>, signal: &Signal| {
                 signal.rest(interval)?;
-                // A failure leaves everything as it was; the next time may do better.
+                // A failure is in the stats, and leaves everything as it was; the next time may do
+                // better.
                 let _ = engine.upgrade()?.refresh();
                 Some(())
             },

@@ -11,6 +11,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
 use crate::format::hash::HASH_BITS;
 use crate::recovery::RecoveryProgress;
+use crate::recovery::directory::check_named;
 use crate::segment::ReadMode;
 
 /// When a write is durable.
@@ -79,6 +80,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
+        check_named("dir", &self.dir)?;
         let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
         if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(&self.segment_size) {
             let range = format!("{MIN_SEGMENT_SIZE} to {MAX_SEGMENT_SIZE} bytes");
@@ -194,8 +196,8 @@ impl CrabKvBuilder {
     /// often, on a thread of its own. Default: it stays as it is until `refresh` is called.
     ///
     /// A refresh that finds nothing new reads the manifest and a few bytes at the end of the log.
-    /// One that fails changes nothing and is tried again at the next interval; to learn why,
-    /// call `refresh`.
+    /// One that fails changes nothing and is tried again at the next interval; why is in
+    /// [`Stats::refresh_failure`](crate::Stats::refresh_failure).
     pub fn refresh_interval(self, interval: Duration) -> CrabKvBuilder {
         self.with(|s| s.refresh_interval = Some(interval))
     }

@@ -62,6 +62,8 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) feed: Arc<Feed<D>>,
     /// Of a read-only store: how far it has followed the writer.
     pub(crate) follower: Option<Mutex<Follower<D>>>,
+    /// Why it could not follow the last time.
+    pub(crate) refresh_failure: Mutex<Option<Error>>,
     /// After everything that holds segments, so that it knows which of them others still read.
     pub(crate) leaving: Leaving<D>,
     /// Last, so that it is given back when everything else is done.
@@ -140,6 +142,7 @@ impl<D: Disk> Engine<D> {
             background: Background::new(),
             feed,
             follower: recovered.follower.map(Mutex::new),
+            refresh_failure: Mutex::default(),
             _lock: recovered.lock,
             disk,
             settings,

@@ -1,12 +1,13 @@
 //! Read-only stores, and how they catch up with the process that writes.
 
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::Store;
 use super::engine::Engine;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::recovery::Follower;
 
 impl Store {
     /// Opens the store in `dir` to read only, with the default options otherwise, also beside a
@@ -54,7 +55,8 @@ impl<D: Disk> Store<D> {
     /// [`Error::Corrupt`] when a file is damaged, or an older copy of the store was put in its
     /// place, [`Error::ForeignFile`] when it is another store, [`Error::NotFound`] when it is
     /// gone, [`Error::Io`] when a file cannot be read. What was seen before goes on to be seen,
-    /// and the next call tries again.
+    /// and the next call tries again. The failure is also in
+    /// [`Stats::refresh_failure`](crate::Stats::refresh_failure), until a refresh succeeds.
     pub fn refresh(&self) -> Result<bool> {
         self.engine.refresh()
     }
@@ -66,6 +68,23 @@ impl<D: Disk> Engine<D> {
             return Ok(false);
         };
         let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
+        let refreshed = self.refresh_from(&mut follower);
+        // Still under the lock: of two refreshes, the later one counts.
+        *self.lock_refresh_failure() = refreshed.as_ref().err().cloned();
+        refreshed
+    }
+
+    pub(crate) fn refresh_failure(&self) -> Option<String> {
+        self.lock_refresh_failure().as_ref().map(Error::to_string)
+    }
+
+    fn lock_refresh_failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.refresh_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refresh_from(&self, follower: &mut Follower<D>) -> Result<bool> {
         let news = follower.look()?;
         if let Some(news) = &news {
             // Before what the writer has compacted away because it had expired is gone.

@@ -62,6 +62,9 @@ pub struct Stats {
     /// Why the last automatic compaction failed; `None` once one has succeeded. A damaged segment
     /// stays here: compaction passes it over until the store is opened again.
     pub compaction_failure: Option<String>,
+    /// Why the last [refresh](crate::Store::refresh) of a read-only store failed, by itself at its
+    /// interval or called; `None` once one has succeeded.
+    pub refresh_failure: Option<String>,
     /// Why the store refuses writes, if it does.
     pub poisoned: Option<String>,
     /// Each segment's figures, in the order of their ids.
@@ -243,6 +246,7 @@ impl<D: Disk> Engine<D> {
             compacting: self.background.is_compacting(),
             compaction_paused: self.background.is_paused(),
             compaction_failure,
+            refresh_failure: self.refresh_failure(),
             poisoned: self.poison.get().map(std::string::ToString::to_string),
             segments,
         }

@@ -28,7 +28,7 @@ use crate::format::segment::{FOOTER_LEN, SegmentHeader};
 use crate::format::{Invalid, SegmentId, SeqNo};
 use crate::log::{checkpoint_file, manifest_file};
 use crate::progress::{Figures, Meter, ScanProgress};
-use crate::recovery::directory::unfinished_checkpoint;
+use crate::recovery::directory::{check_named, unfinished_checkpoint};
 use crate::segment::salvage::Walk;
 use segment::{Checker, Findings};
 
@@ -104,6 +104,7 @@ pub(crate) fn verify_telling<D: Disk>(
     meter: &mut Meter<'_>,
 ) -> Result<VerifyReport> {
     let started = Instant::now();
+    check_named("dir", dir)?;
     let mut verification = Verification {
         disk,
         dir,
