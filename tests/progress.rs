@@ -4,14 +4,17 @@
 
 mod common;
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{SimStore, State, contents, go_on, is_kind, put, sim_builder};
 use crabkv::disk::{CrashPlan, SimDisk};
 use crabkv::{
-    CopyProgress, Error, RepairOptions, Result, ScanProgress, Store, repair_on, restore_on,
-    verify_on,
+    CopyProgress, CrabKvBuilder, Error, RecoveryProgress, RepairOptions, Result, ScanProgress,
+    Store, repair_on, restore_on, verify_on,
 };
 
 const BACKUP: &str = "/backup";
@@ -325,6 +328,67 @@ fn a_restore_that_is_stopped_leaves_no_store_and_can_be_run_again() {
     assert!(stops > 10, "{stops}");
     assert_eq!(all(&open_at(&disk, "/again").unwrap()), all(&store));
     assert!(verify_on(&disk, "/again", go_on).unwrap().is_sound());
+}
+
+/// All that opening a store tells.
+fn told_by_opening(builder: CrabKvBuilder, disk: &SimDisk) -> Vec<RecoveryProgress> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&told);
+    let builder = builder.on_recovery_progress(move |progress| all.lock().unwrap().push(*progress));
+    drop(builder.build_store_on(disk.clone()).unwrap());
+    let told = told.lock().unwrap();
+    told.clone()
+}
+
+#[test]
+fn opening_tells_of_the_segments_and_then_of_the_records() {
+    let disk = SimDisk::new(1);
+    let store = sim_builder(256 << 10)
+        .sync_interval(Duration::from_secs(1 << 20))
+        .build_store_on(disk.clone())
+        .unwrap();
+    for thousand in 0..40_u32 {
+        let numbers = (0..1000).map(|number| (thousand * 1000 + number).to_le_bytes());
+        store.put_batch(numbers.map(|key| (key, "x"))).unwrap();
+    }
+    let segments = store.stats().segments.len();
+    let crashed = copy(&disk);
+    drop(store);
+    let threads = NonZeroUsize::new(3).unwrap();
+    for (disk, read_only) in [
+        (&disk, true),
+        (&disk, false),
+        (&crashed, true),
+        (&crashed, false),
+    ] {
+        let builder = sim_builder(256 << 10).recovery_threads(threads);
+        let told = told_by_opening(builder.read_only(read_only), disk);
+        let first = told[0];
+        assert_eq!(
+            (first.segments_done, first.bytes_done, first.records),
+            (0, 0, 0)
+        );
+        // A read-only store reads the end of the log by itself.
+        assert!((segments - 1..=segments).contains(&first.segments));
+        assert!(first.bytes > 100_000, "{first:?}");
+        for pair in told.windows(2) {
+            assert_eq!(
+                (pair[0].segments, pair[0].bytes),
+                (pair[1].segments, pair[1].bytes)
+            );
+            assert!(pair[0].segments_done <= pair[1].segments_done);
+            assert!(pair[0].bytes_done <= pair[1].bytes_done);
+            assert!(pair[0].records_done <= pair[1].records_done);
+        }
+        let last = told.last().unwrap();
+        assert_eq!(
+            (last.segments_done, last.bytes_done),
+            (last.segments, last.bytes)
+        );
+        assert_eq!((last.records_done, last.records), (40_000, 40_000));
+        let filling = told.iter().filter(|one| one.records > 0).count();
+        assert!(filling > 5, "{filling}");
+    }
 }
 
 #[test]

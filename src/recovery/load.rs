@@ -29,7 +29,10 @@ pub(crate) struct Loaded {
 /// A key, and an entry of it with its segment's slot.
 pub(super) type KeyEntry = (Vec<u8>, (HintEntry, Slot));
 
-/// Fills an empty index and sums up what is live in each slot.
+/// About how often is told how far an index is filled.
+const TELLS: u32 = 200;
+
+/// Fills an empty index and sums up what is live in each slot. Tells how many records it has come past.
 pub(crate) fn load<D: Disk>(
     index: &mut IndexWriter,
     table: &SegmentTable<D>,
@@ -37,10 +40,14 @@ pub(crate) fn load<D: Disk>(
     segments: &[Loaded],
     usage: &mut [Option<Usage>],
     threads: usize,
+    tell: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let records: usize = segments.iter().map(|segment| segment.hint.len()).sum();
     let bits = partition_bits(records);
     let next = AtomicU32::new(0);
+    let partitions = 1_u32 << bits;
+    let filled = Mutex::new(0_u32);
+    tell(0);
     let done = Mutex::new((Vec::new(), vec![None::<Usage>; usage.len()]));
     for (sum, usage) in lock(&done).1.iter_mut().zip(&*usage) {
         *sum = usage.map(|usage| Usage::new(usage.id));
@@ -61,11 +68,16 @@ pub(crate) fn load<D: Disk>(
             .for_each(|usage| *usage = Usage::new(usage.id));
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >> bits != 0 {
+            if number >= partitions {
                 break;
             }
             let live = partition.live(number, bits, &mut sums)?;
             parts.push(loader.build(number, bits, live.into_iter()));
+            let mut filled = lock(&filled);
+            *filled += 1;
+            if *filled % partitions.div_ceil(TELLS) == 0 || *filled == partitions {
+                tell((records as u64).saturating_mul(u64::from(*filled)) / u64::from(partitions));
+            }
         }
         let mut done = lock(&done);
         done.0.append(&mut parts);

@@ -23,7 +23,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::{History, Manifest, SegmentState};
 use crate::format::segment::FOOTER_LEN;
-use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId};
+use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId, names};
 use crate::index::{Index, IndexWriter};
 use crate::log::manifest_file::{self, CommitError};
 use crate::log::{Active, Expiries, LogOptions, LogParts, SegmentTable, Usage};
@@ -44,6 +44,22 @@ pub(crate) struct RecoveryOptions<'a> {
     /// How many bits of a key's hash a store made now uses.
     pub(crate) hash_bits: u8,
     pub(crate) progress: Option<&'a ProgressFn>,
+}
+
+impl RecoveryOptions<'_> {
+    /// What tells how far the index is filled, once all segments have been read.
+    fn filling(&self, read: RecoveryProgress, records: u64) -> impl Fn(u64) + Sync {
+        let read = RecoveryProgress { records, ..read };
+        let progress = self.progress;
+        move |records_done| {
+            if let Some(tell) = progress {
+                tell(&RecoveryProgress {
+                    records_done,
+                    ..read
+                });
+            }
+        }
+    }
 }
 
 /// An open store's parts.
@@ -102,7 +118,7 @@ pub(crate) fn recover<D: Disk>(
         hasher: manifest.hasher,
         read_mode: options.log.read_mode,
     };
-    let found = read_segments(&source, &manifest, options)?;
+    let (found, read) = read_segments(&source, &manifest, options)?;
     // From here on things are changed. First what was read is made durable: a process that died
     // between renaming the manifest and syncing the directory leaves one that a power cut takes
     // back, while the removal of what it does not name could stay.
@@ -183,7 +199,7 @@ pub(crate) fn recover<D: Disk>(
         }
     }
     report.foreign_files = leftovers.foreign;
-    let mut recovered = build(disk, dir, options, lock, manifest, ready, report)?;
+    let mut recovered = build(disk, dir, options, lock, manifest, (ready, read), report)?;
     recovered.report.elapsed = started.elapsed();
     Ok(recovered)
 }
@@ -225,22 +241,27 @@ fn commit<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> Result<()> {
     })
 }
 
-/// Reads all segments, several at a time.
+/// Reads all segments, several at a time; with the last that was told of it.
 fn read_segments<D: Disk>(
     source: &Source<'_, D>,
     manifest: &Manifest,
     options: &RecoveryOptions<'_>,
-) -> Result<Vec<Found<D>>> {
+) -> Result<(Vec<Found<D>>, RecoveryProgress)> {
     let segments = &manifest.segments;
-    let data_len = |state: &SegmentState| match *state {
-        SegmentState::Active => 0,
-        SegmentState::Closed { data_len } | SegmentState::Sealed { data_len } => data_len,
+    let file_len = |id| {
+        let path = source.dir.join(names::segment(id));
+        let file = source.disk.open(&path, OpenMode::Read);
+        file.and_then(|file| file.len()).unwrap_or(0)
     };
+    let lens = segments.iter().map(|(id, state)| match *state {
+        SegmentState::Active => file_len(*id),
+        SegmentState::Closed { data_len } | SegmentState::Sealed { data_len } => data_len,
+    });
+    let lens: Vec<u64> = lens.collect();
     let mut progress = RecoveryProgress {
-        segments_done: 0,
         segments: segments.len(),
-        bytes_done: 0,
-        bytes: segments.iter().map(|(_, state)| data_len(state)).sum(),
+        bytes: lens.iter().sum(),
+        ..RecoveryProgress::default()
     };
     let tell = |progress: &RecoveryProgress| {
         if let Some(tell) = options.progress {
@@ -269,13 +290,13 @@ fn read_segments<D: Disk>(
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.1[number] = Some(read);
             done.0.segments_done += 1;
-            done.0.bytes_done += data_len(state);
+            done.0.bytes_done += lens[number];
             tell(done.0);
         }
     };
     let threads = options.threads.min(segments.len());
     in_parallel(threads, work)?;
-    Ok(found.into_iter().flatten().collect())
+    Ok((found.into_iter().flatten().collect(), progress))
 }
 
 /// Runs `work` on several threads at once, or here if one is enough; the first failure counts.
@@ -335,7 +356,7 @@ fn build<D: Disk>(
     options: &RecoveryOptions<'_>,
     lock: D::Lock,
     manifest: Manifest,
-    ready: Vec<Ready<D>>,
+    (ready, read): (Vec<Ready<D>>, RecoveryProgress),
     mut report: RecoveryReport,
 ) -> Result<Recovered<D>> {
     let collector = Arc::new(Collector::new());
@@ -384,6 +405,7 @@ fn build<D: Disk>(
         &loaded,
         &mut usage,
         options.threads,
+        &options.filling(read, report.records),
     )?;
     report.segments = loaded.len();
     report.keys = index.len() as u64;

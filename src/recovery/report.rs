@@ -69,15 +69,22 @@ pub struct TornTail {
 
 /// How far opening has come; see
 /// [`CrabKvBuilder::on_recovery_progress`](crate::CrabKvBuilder::on_recovery_progress).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// There are two parts, one after the other: segments are read, then their records put into the index.
+/// Where there are hint files the second takes most of the time, else the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryProgress {
     /// Segments that have been read.
     pub segments_done: usize,
-    /// Segments to read.
+    /// Segments to read; for a read-only store the sealed ones.
     pub segments: usize,
     /// Bytes of data in the segments that have been read; with hint files fewer bytes are read.
     pub bytes_done: u64,
-    /// Bytes of data in all segments.
+    /// Bytes of data in all segments; of one that a crash interrupted, those of its file.
     pub bytes: u64,
+    /// Records that have been put into the index, about; stale ones and tombstones included.
+    pub records_done: u64,
+    /// Records that are put into the index; 0 until all segments have been read.
+    pub records: u64,
 }

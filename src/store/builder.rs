@@ -311,8 +311,8 @@ impl CrabKvBuilder {
         self.with(|s| s.recovery_threads = Some(threads))
     }
 
-    /// Calls `progress` while the store is opened, at the start and after each segment; not
-    /// called by several threads at once.
+    /// Calls `progress` while the store is opened: at the start, after each segment, and about two
+    /// hundred times while the index is filled; not called by several threads at once.
     pub fn on_recovery_progress(
         self,
         progress: impl Fn(&RecoveryProgress) + Send + Sync + 'static,

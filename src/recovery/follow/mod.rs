@@ -235,10 +235,9 @@ impl<D: Disk> Follower<D> {
             .filter(|(id, _)| !opened.contains_key(id))
             .collect();
         let mut progress = RecoveryProgress {
-            segments_done: 0,
             segments: missing.len(),
-            bytes_done: 0,
             bytes: missing.iter().map(|(_, data_len)| **data_len).sum(),
+            ..RecoveryProgress::default()
         };
         tell(&progress);
         let source = self.source(manifest);
@@ -290,6 +289,14 @@ impl<D: Disk> Follower<D> {
             segments: manifest.segments.len(),
             ..RecoveryReport::default()
         };
+        let bytes = sealed.values().map(|opened| opened.data_len).sum();
+        let read = RecoveryProgress {
+            segments_done: sealed.len(),
+            segments: sealed.len(),
+            bytes_done: bytes,
+            bytes,
+            ..RecoveryProgress::default()
+        };
         let mut usage: Vec<Option<Usage>> = Vec::new();
         let mut add_usage = |slot: Slot, of: Usage| {
             usage.resize(usage.len().max(slot as usize + 1), None);
@@ -331,6 +338,7 @@ impl<D: Disk> Follower<D> {
             &loaded,
             &mut usage,
             options.threads,
+            &options.filling(read, report.records),
         )?;
         report.keys = index.len() as u64;
         for Loaded { slot, hint } in loaded {
