@@ -250,3 +250,33 @@ fn a_modification_sees_the_live_value_and_its_expiry_is_as_it_says() {
     deleted.unwrap();
     assert_eq!(store.next_seq(), seq, "there was nothing to delete");
 }
+
+#[test]
+fn the_number_of_keys_is_exact_while_nothing_may_have_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let value = [7; 100];
+    let hour = Duration::from_secs(3600);
+    let brief = Duration::from_millis(1);
+    for i in 0..100u32 {
+        store.put_with_ttl(i.to_le_bytes(), value, hour).unwrap();
+    }
+    let seen = |store: &Store| {
+        let stats = store.stats();
+        (stats.keys, stats.may_have_expired, store.iter().count())
+    };
+    assert_eq!(seen(&store), (100, false, 100));
+    // One among many, in the active segment, then in a sealed one.
+    store.put_with_ttl("brief", value, brief).unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(seen(&store), (101, true, 100));
+    for i in 0..100u32 {
+        store.put(i.to_le_bytes(), value).unwrap();
+    }
+    assert_eq!(seen(&store), (101, true, 100));
+    drop(store);
+    let store = open(&dir);
+    assert_eq!(seen(&store), (101, true, 100));
+    store.compact().unwrap();
+    assert_eq!(seen(&store), (100, false, 100));
+}

@@ -19,6 +19,9 @@ use crate::segment::ReadMode;
 pub struct Stats {
     /// Keys in the index, expired ones that compaction has not yet removed included.
     pub keys: u64,
+    /// Whether any of the keys may have expired. If not, `keys` is the exact number of keys that
+    /// have a value.
+    pub may_have_expired: bool,
     /// What the index takes in memory, in bytes.
     pub index_bytes: u64,
     /// What the append buffer of the active segment takes in memory, in bytes.
@@ -204,7 +207,9 @@ impl<D: Disk> Engine<D> {
         let pin = self.collector.pin();
         let mut mapped_bytes = 0;
         let mut segments = Vec::new();
+        let mut may_have_expired = false;
         for (slot, usage) in writer.log.usages() {
+            may_have_expired |= usage.expiries.earliest_ms() <= now_ms;
             if usage.sealed && self.table.region(&pin, slot).is_some() {
                 mapped_bytes += usage.data_len;
             }
@@ -226,6 +231,7 @@ impl<D: Disk> Engine<D> {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             keys: self.index.len() as u64,
+            may_have_expired,
             index_bytes: self.index.memory_bytes() as u64,
             append_buffer_bytes: writer.log.append_buffer_bytes(),
             buffered_keys: buffered_keys as u64,
