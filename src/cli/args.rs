@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{compact, delete, get, put, stats, units};
+use super::{compact, count, delete, exists, get, put, scan, stats, units};
 
 /// A key-value store for read-heavy work.
 #[derive(Debug, Parser)]
@@ -107,6 +107,14 @@ pub(crate) enum Verb {
     Get(get::GetArgs),
     /// Delete a key
     Delete(delete::DeleteArgs),
+    /// Say by the exit code whether a key has a value: 0 if it has, 1 if not
+    Exists(exists::ExistsArgs),
+    /// List keys and their values
+    Scan(scan::ScanArgs),
+    /// List keys
+    Keys(scan::KeysArgs),
+    /// Say how many keys there are
+    Count(count::CountArgs),
     /// Give back the room that overwritten, deleted and expired values take
     Compact(compact::CompactArgs),
     /// Serve the store on a TCP port, to nc and to programs

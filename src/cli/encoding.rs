@@ -60,7 +60,7 @@ impl EncodingArgs {
     }
 }
 
-fn encode_hex(bytes: &[u8]) -> String {
+pub(crate) fn encode_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
     let mut text = String::with_capacity(bytes.len() * 2);
@@ -71,7 +71,7 @@ fn encode_hex(bytes: &[u8]) -> String {
     text
 }
 
-fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     if text.len() % 2 != 0 {
         return None;

@@ -2,18 +2,15 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::SystemTime;
-
-use crabkv::Value;
-use serde_json::json;
 
 use super::args::{Bytes, bytes};
 use super::confirm::Consent;
 use super::context::Context;
 use super::encoding::EncodingArgs;
+use super::entry;
 use super::exit::{Failure, Outcome};
 use super::file::NewFile;
-use super::{output, text};
+use super::output;
 
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -42,25 +39,11 @@ pub(crate) fn run(context: &Context, args: &GetArgs) -> Result<Outcome, Failure>
         written.map_err(|source| file.failure(source))?;
         file.commit()?;
     } else if context.options.json {
-        output::write_json(&described(&key, &value))?;
+        output::write_json(&entry::described(&key, &value))?;
     } else if args.encoding.is_plain() {
         output::write_value(&value)?;
     } else {
         output::write_text(&(args.encoding.shown(&value) + "\n"))?;
     }
     Ok(Outcome::Done)
-}
-
-/// A value with what goes with it. The version is for `cas`.
-fn described(key: &[u8], value: &Value) -> serde_json::Value {
-    let mut object = json!({
-        "key": text::json_bytes(key),
-        "value": text::json_bytes(value),
-        "version": value.version().map(crabkv::SeqNo::get),
-    });
-    if let Some(expires_at) = value.expires_at() {
-        let left = expires_at.duration_since(SystemTime::now());
-        object["ttl_ms"] = json!(left.unwrap_or_default().as_millis() as u64);
-    }
-    object
 }

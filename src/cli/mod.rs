@@ -14,16 +14,21 @@ mod args;
 mod compact;
 mod confirm;
 mod context;
+mod count;
 mod delete;
 mod encoding;
+mod entry;
+mod exists;
 mod exit;
 mod file;
 mod get;
 mod input;
 mod interrupt;
+mod key;
 mod output;
 mod progress;
 mod put;
+mod scan;
 #[cfg(feature = "server")]
 mod serve;
 mod stats;
@@ -55,6 +60,10 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Put(args) => put::run(context, &args),
         Verb::Get(args) => get::run(context, &args),
         Verb::Delete(args) => delete::run(context, &args),
+        Verb::Exists(args) => exists::run(context, &args),
+        Verb::Scan(args) => scan::run(context, &args),
+        Verb::Keys(args) => scan::run_keys(context, &args),
+        Verb::Count(args) => count::run(context, &args),
         Verb::Compact(args) => compact::run(context, &args),
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),

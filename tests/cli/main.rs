@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod basics;
+mod everyday;
 mod program;
