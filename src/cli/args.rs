@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{compact, count, delete, exists, get, put, scan, stats, units};
+use super::{cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units};
 
 /// A key-value store for read-heavy work.
 #[derive(Debug, Parser)]
@@ -115,6 +115,16 @@ pub(crate) enum Verb {
     Keys(scan::KeysArgs),
     /// Say how many keys there are
     Count(count::CountArgs),
+    /// Say how long a key has to live; `none` if it never expires
+    Ttl(expiry::TtlArgs),
+    /// Let a key expire after a while, or at a time
+    Expire(expiry::ExpireArgs),
+    /// Let a key live for ever that would have expired
+    Persist(expiry::PersistArgs),
+    /// Add to a value that is a whole number, and write the sum to stdout
+    Incr(incr::IncrArgs),
+    /// Put a value only if the key still has the version that was seen, or has none
+    Cas(cas::CasArgs),
     /// Give back the room that overwritten, deleted and expired values take
     Compact(compact::CompactArgs),
     /// Serve the store on a TCP port, to nc and to programs

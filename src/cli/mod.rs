@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "the verbs that use all of it follow")]
 
 mod args;
+mod cas;
 mod compact;
 mod confirm;
 mod context;
@@ -20,8 +21,10 @@ mod encoding;
 mod entry;
 mod exists;
 mod exit;
+mod expiry;
 mod file;
 mod get;
+mod incr;
 mod input;
 mod interrupt;
 mod key;
@@ -64,6 +67,11 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Scan(args) => scan::run(context, &args),
         Verb::Keys(args) => scan::run_keys(context, &args),
         Verb::Count(args) => count::run(context, &args),
+        Verb::Ttl(args) => expiry::run_ttl(context, &args),
+        Verb::Expire(args) => expiry::run_expire(context, &args),
+        Verb::Persist(args) => expiry::run_persist(context, &args),
+        Verb::Incr(args) => incr::run(context, &args),
+        Verb::Cas(args) => cas::run(context, &args),
         Verb::Compact(args) => compact::run(context, &args),
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),

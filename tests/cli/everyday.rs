@@ -1,10 +1,10 @@
-//! The everyday verbs: exists, scan, keys, count.
+//! The everyday verbs: exists, scan, keys, count, ttl, expire, persist, incr and cas.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crabkv::Store;
 use serde_json::json;
@@ -20,6 +20,10 @@ fn store_of(entries: &[(&[u8], &[u8])]) -> TempDir {
         store.put(key, value).unwrap();
     }
     dir
+}
+
+fn value_of(dir: &TempDir, key: &str) -> Vec<u8> {
+    done(program(dir).args(["get", key]).output().unwrap())
 }
 
 /// The lines on stdout, sorted: the order of entries means nothing.
@@ -200,6 +204,128 @@ fn count_is_exact_though_some_keys_have_expired() {
     assert_eq!(text(run(&dir, "count --prefix 9")), "0\n");
     assert_eq!(text(run(&dir, "count --hex --prefix 31")), "500\n");
     assert_eq!(json(run(&dir, "count --json")), json!({"count": 2001}));
+}
+
+#[test]
+fn a_key_lives_as_long_as_expire_and_persist_say() {
+    let dir = store_of(&[(b"a", b"1")]);
+    assert_eq!(text(run(&dir, "ttl a")), "none\n");
+    assert_eq!(json(run(&dir, "ttl a --json")), json!({"ttl_ms": null}));
+    let message = failed(&run(&dir, "persist a"), 1);
+    assert!(
+        message.contains(r#"the key "a" never expires"#),
+        "{message}"
+    );
+
+    silently_done(run(&dir, "expire a 1h30m"));
+    let left = text(run(&dir, "ttl a"));
+    assert!(["1h29m\n", "1h30m\n"].contains(&left.as_str()), "{left}");
+    let ttl_ms = json(run(&dir, "ttl a --json"))["ttl_ms"].as_u64().unwrap();
+    assert!((5_300_000..=5_400_000).contains(&ttl_ms), "{ttl_ms}");
+    // It can be given back.
+    silently_done(run(&dir, &format!("expire a {left}")));
+
+    silently_done(run(&dir, "persist a"));
+    assert_eq!(text(run(&dir, "ttl a")), "none\n");
+    silently_done(run(&dir, "expire a --at 2999-01-01T00:00:00Z"));
+    let store = Store::open(data(&dir)).unwrap();
+    let new_year_of_2999 = SystemTime::UNIX_EPOCH + Duration::from_secs(32_472_144_000);
+    assert_eq!(store.expires_at("a").unwrap(), Some(new_year_of_2999));
+    drop(store);
+    silently_done(run(&dir, "expire a 1ms"));
+    sleep(Duration::from_millis(20));
+    for line in ["ttl a", "expire a 5", "persist a", "get a"] {
+        absent(&run(&dir, line));
+    }
+}
+
+#[test]
+fn an_expiry_that_makes_no_sense_is_a_usage_error() {
+    let dir = store_of(&[(b"a", b"1")]);
+    for (line, reason) in [
+        ("expire a", "required"),
+        ("expire a 0", "TTL"),
+        ("expire a -5", "TTL"),
+        ("expire a soon", "TTL"),
+        ("expire a --at tomorrow", "2030-01-01T00:00:00Z"),
+        (
+            "expire a 5 --at 2999-01-01T00:00:00Z",
+            "cannot be used with",
+        ),
+        ("expire a --at 2001-01-01T00:00:00Z", "has passed"),
+    ] {
+        let message = misused(&run(&dir, line));
+        assert!(message.contains(reason), "{line}: {message}");
+    }
+    assert_eq!(text(run(&dir, "ttl a")), "none\n");
+}
+
+#[test]
+fn incr_counts_and_says_where_it_is() {
+    let dir = tempdir().unwrap();
+    assert_eq!(text(run(&dir, "incr visits")), "1\n");
+    assert_eq!(text(run(&dir, "incr visits --by 41")), "42\n");
+    assert_eq!(text(run(&dir, "incr --by -50 visits")), "-8\n");
+    assert_eq!(json(run(&dir, "incr visits --json")), json!({"value": -7}));
+    assert_eq!(value_of(&dir, "visits"), b"-7");
+
+    silently_done(run(&dir, "put brief 1 --ttl 1h"));
+    assert_eq!(text(run(&dir, "incr brief")), "2\n");
+    assert!(ttl_secs(&dir, "brief").is_some());
+
+    silently_done(run(&dir, "put word one"));
+    let message = failed(&run(&dir, "incr word"), 2);
+    assert!(message.contains("not a decimal integer"), "{message}");
+    silently_done(run(&dir, "put most 9223372036854775807"));
+    let message = failed(&run(&dir, "incr most"), 2);
+    assert!(message.contains("more than 64 bits"), "{message}");
+    misused(&run(&dir, "incr visits --by 1.5"));
+    assert_eq!(value_of(&dir, "word"), b"one");
+}
+
+#[test]
+fn cas_puts_only_over_the_version_that_was_seen() {
+    let dir = store_of(&[(b"stock", b"5")]);
+    let version = json(run(&dir, "get stock --json"))["version"].clone();
+    silently_done(run(&dir, &format!("cas stock --version {version} 4")));
+    let message = failed(&run(&dir, &format!("cas stock 3 --version {version}")), 1);
+    assert!(
+        message.contains("expected version 1, found version 2"),
+        "{message}"
+    );
+    silently_false(&run(&dir, "cas stock 3 --version 1 --quiet"));
+    let message = failed(&run(&dir, "cas other 3 --version 1"), 1);
+    assert!(
+        message.contains("expected version 1, found no value"),
+        "{message}"
+    );
+    assert_eq!(value_of(&dir, "stock"), b"4");
+
+    silently_done(run_with_input(&dir, "cas stock --version 2 -", b"\xff\0"));
+    assert_eq!(value_of(&dir, "stock"), b"\xff\0");
+    silently_done(run(&dir, "cas stock --version 3 --literal -"));
+    assert_eq!(value_of(&dir, "stock"), b"-");
+    silently_done(run(&dir, "cas --hex 61 --absent 00"));
+    assert_eq!(value_of(&dir, "a"), b"\0");
+    for line in [
+        "cas a 1",
+        "cas a 1 --version 1 --absent",
+        "cas a 1 --version x",
+    ] {
+        misused(&run(&dir, line));
+    }
+}
+
+#[test]
+fn cas_of_an_absent_key_is_for_the_first_only() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "cas leader --absent node-a"));
+    let message = failed(&run(&dir, "cas leader --absent node-b"), 1);
+    assert!(
+        message.contains("expected no value, found version 1"),
+        "{message}"
+    );
+    assert_eq!(value_of(&dir, "leader"), b"node-a");
 }
 
 #[test]
