@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units};
+use super::{
+    batch, cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units,
+};
 
 /// A key-value store for read-heavy work.
 #[derive(Debug, Parser)]
@@ -125,6 +127,8 @@ pub(crate) enum Verb {
     Incr(incr::IncrArgs),
     /// Put a value only if the key still has the version that was seen, or has none
     Cas(cas::CasArgs),
+    /// Put and delete many keys at once, all or none, as lines from stdin or a file say
+    Batch(batch::BatchArgs),
     /// Give back the room that overwritten, deleted and expired values take
     Compact(compact::CompactArgs),
     /// Serve the store on a TCP port, to nc and to programs

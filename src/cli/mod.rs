@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "the verbs that use all of it follow")]
 
 mod args;
+mod batch;
 mod cas;
 mod compact;
 mod confirm;
@@ -72,6 +73,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Persist(args) => expiry::run_persist(context, &args),
         Verb::Incr(args) => incr::run(context, &args),
         Verb::Cas(args) => cas::run(context, &args),
+        Verb::Batch(args) => batch::run(context, &args),
         Verb::Compact(args) => compact::run(context, &args),
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),

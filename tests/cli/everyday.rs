@@ -1,6 +1,7 @@
-//! The everyday verbs: exists, scan, keys, count, ttl, expire, persist, incr and cas.
+//! The everyday verbs: exists, scan, keys, count, ttl, expire, persist, incr, cas, batch.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 use std::thread::sleep;
@@ -326,6 +327,168 @@ fn cas_of_an_absent_key_is_for_the_first_only() {
         "{message}"
     );
     assert_eq!(value_of(&dir, "leader"), b"node-a");
+}
+
+#[test]
+fn a_batch_of_lines_is_applied_and_counted() {
+    let dir = store_of(&[(b"old", b"x"), (b"kept", b"y")]);
+    let lines = concat!(
+        "# users\n",
+        "\n",
+        "put user:1 'Ada L.'\r\n",
+        "put \"k \\xff\\n\" \"\\x00\\\"\"\n",
+        "put brief 1 --ttl 1h\n",
+        "put twice first\n",
+        "put twice C:\\second\n",
+        "delete old\n",
+        "delete never-there\n",
+        "put '' @no-file"
+    );
+    let output = run_with_input(&dir, "batch", lines.as_bytes());
+    assert_eq!(stderr(&output), "crabkv: 6 puts and 2 deletes applied\n");
+    silently_done(Output {
+        stderr: Vec::new(),
+        ..output
+    });
+    let store = Store::open(data(&dir)).unwrap();
+    let value = |key: &[u8]| store.get(key).unwrap().map(|value| value.to_vec());
+    for (key, wanted) in [
+        (&b"user:1"[..], Some(&b"Ada L."[..])),
+        (b"k \xff\n", Some(b"\0\"")),
+        (b"brief", Some(b"1")),
+        (b"twice", Some(br"C:\second")),
+        (b"old", None),
+        (b"never-there", None),
+        (b"kept", Some(b"y")),
+        (b"", Some(b"@no-file")),
+    ] {
+        assert_eq!(value(key).as_deref(), wanted, "{key:?}");
+    }
+    drop(store);
+    assert!(ttl_secs(&dir, "brief").is_some());
+    assert_eq!(ttl_secs(&dir, "user:1"), None);
+}
+
+#[test]
+fn a_batch_comes_from_a_file_too_and_makes_the_store() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("ops.txt"), "put 6b00 ff\nput 61 ''\n").unwrap();
+    let checked = json(run(&dir, "batch ops.txt --hex --dry-run --json"));
+    assert_eq!(checked, json!({"puts": 2, "deletes": 0, "applied": false}));
+    assert!(!data(&dir).exists());
+    let output = run(&dir, "batch ops.txt --hex --dry-run");
+    assert_eq!(
+        stderr(&output),
+        "crabkv: 2 puts and 0 deletes would be applied\n"
+    );
+    silently_done(run(&dir, "batch ops.txt --hex --quiet"));
+    assert_eq!(sorted(run(&dir, "scan --hex")), ["61\t", "6b00\tff"]);
+    let applied = json(run_with_input(&dir, "batch - --json", b"delete a"));
+    assert_eq!(applied, json!({"puts": 0, "deletes": 1, "applied": true}));
+    let message = failed(&run(&dir, "batch missing.txt"), 5);
+    assert!(message.contains("cannot read missing.txt"), "{message}");
+}
+
+#[test]
+fn a_batch_with_a_wrong_line_names_it_and_changes_nothing() {
+    let dir = store_of(&[(b"a", b"1")]);
+    for (lines, line, reason) in [
+        (&b"put a 2\nput b\n"[..], 2, "put KEY VALUE"),
+        (
+            b"put a 2\n\n# x\nremove a",
+            4,
+            r#""remove" is no operation"#,
+        ),
+        (b"delete a\nput b 'x", 2, "not closed"),
+        (b"delete a\nput b \"\\q\"", 2, "backslash"),
+        (b"put a 2 --ttl never", 1, "TTL"),
+        (b"put a 2\nput \xff", 2, "put KEY VALUE"),
+    ] {
+        for verb in ["batch", "batch --dry-run"] {
+            let message = failed(&run_with_input(&dir, verb, lines), 2);
+            let place = format!("crabkv: line {line}: ");
+            assert!(message.starts_with(&place), "{message}");
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+    let message = failed(&run_with_input(&dir, "batch --hex", b"put 61 fg"), 2);
+    assert!(
+        message.contains("line 1: \"fg\" is not hexadecimal"),
+        "{message}"
+    );
+    let long = [b"put ", &*vec![b'x'; 65_536], b" 1"].concat();
+    let message = failed(&run_with_input(&dir, "batch", &long), 2);
+    assert!(
+        message.contains("line 1: a key of 65536 bytes"),
+        "{message}"
+    );
+    assert_eq!(sorted(run(&dir, "scan")), ["a\t1"]);
+}
+
+#[test]
+fn what_scan_shows_can_be_given_to_batch_in_quotes() {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let dir = store_of(&[(&every_byte, &every_byte)]);
+    let shown = text(run(&dir, "scan"));
+    let (key, value) = shown.trim_end().split_once('\t').unwrap();
+    let quote = |text: &str| format!("\"{}\"", text.replace('"', "\\\""));
+    let line = format!("put {} {}", quote(key), quote(value));
+    silently_done(run_with_input(&dir, "batch -q -d copy", line.as_bytes()));
+    let store = Store::open(dir.path().join("copy")).unwrap();
+    assert_eq!(store.get(&every_byte).unwrap().unwrap(), every_byte[..]);
+}
+
+#[test]
+fn where_there_is_no_store_only_what_begins_something_makes_one() {
+    let dir = tempdir().unwrap();
+    for line in [
+        "exists a",
+        "scan",
+        "keys",
+        "count",
+        "ttl a",
+        "expire a 5",
+        "persist a",
+        "cas a --version 1 x",
+    ] {
+        let message = failed(&run(&dir, line), 5);
+        assert!(message.contains("no store in data;"), "{message}");
+        assert!(!data(&dir).exists(), "{line}");
+    }
+    for line in ["incr a -d 1", "cas a --absent x -d 2", "batch -q -d 3"] {
+        let output = run_with_input(&dir, line, b"");
+        assert_eq!(output.status.code(), Some(0), "{line}");
+    }
+    for name in ["1", "2", "3"] {
+        assert!(dir.path().join(name).join("MANIFEST").is_file(), "{name}");
+    }
+}
+
+#[test]
+fn reading_verbs_work_beside_a_writer_and_writing_ones_name_it() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(data(&dir)).unwrap();
+    store.put("a", "1").unwrap();
+    fs::write(dir.path().join("ops.txt"), "put a 2").unwrap();
+    silently_done(run(&dir, "exists a"));
+    assert_eq!(text(run(&dir, "scan")), "a\t1\n");
+    assert_eq!(text(run(&dir, "keys")), "a\n");
+    assert_eq!(text(run(&dir, "count")), "1\n");
+    assert_eq!(text(run(&dir, "ttl a")), "none\n");
+    for line in [
+        "expire a 5",
+        "persist a",
+        "incr a",
+        "cas a --version 1 2",
+        "cas b --absent 2",
+        "batch ops.txt",
+    ] {
+        let message = failed(&run(&dir, line), 3);
+        let holder = format!("process {}", std::process::id());
+        assert!(message.contains(&holder), "{line}: {message}");
+    }
+    assert_eq!(store.get("a").unwrap().unwrap(), "1");
+    silently_done(run(&dir, "batch ops.txt --dry-run --quiet"));
 }
 
 #[test]
