@@ -198,6 +198,7 @@ fn code_of_error(error: &Error) -> u8 {
         Error::Locked { .. } => LOCKED,
         Error::Corrupt { .. } => DAMAGED,
         Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => NEWER,
+        Error::Cancelled => INTERRUPTED,
         Error::Poisoned { cause } => code_of_error(cause),
         _ => IO,
     }

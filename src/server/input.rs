@@ -169,7 +169,8 @@ mod tests {
                 Request::Line(range) => vec![range],
                 Request::Frame => arguments.clone(),
             };
-            let text = |range: Range<usize>| String::from_utf8(input.bytes[range].to_vec()).unwrap();
+            let text =
+                |range: Range<usize>| String::from_utf8(input.bytes[range].to_vec()).unwrap();
             requests.push(ranges.into_iter().map(text).collect());
         }
         input.forget_done(true);

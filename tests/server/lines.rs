@@ -158,7 +158,11 @@ fn a_request_that_is_too_long_ends_the_connection_with_the_reason() {
         client.send(&chunk);
     }
     client.send(b"x");
-    assert!(client.line().contains("a request has at most 67108864 bytes"));
+    assert!(
+        client
+            .line()
+            .contains("a request has at most 67108864 bytes")
+    );
     assert_eq!(client.rest(), b"");
 }
 

@@ -4,12 +4,18 @@
 //! Names, arguments, replies and error texts are those of Redis 7, as its documentation has them:
 //! <https://redis.io/docs/latest/commands/>.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "every handler has the type of those that can fail"
+)]
+
 mod connection;
 mod strings;
 mod transactions;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -298,7 +304,8 @@ fn unknown(words: &[&[u8]]) -> Failure {
         if text.len() > QUOTED_BYTES * 2 {
             break;
         }
-        text += &format!("'{}' ", quoted(word));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "'{}' ", quoted(word));
     }
     Failure::new(text)
 }
