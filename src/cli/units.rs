@@ -52,7 +52,10 @@ pub(crate) fn size(bytes: u64) -> String {
         return format!("{bytes}B");
     };
     if bytes % unit == 0 || bytes / unit >= 100 {
-        return format!("{}{name}", (bytes + unit / 2) / unit);
+        return format!(
+            "{}{name}",
+            bytes / unit + u64::from(bytes % unit >= unit / 2)
+        );
     }
     format!("{:.1}{name}", bytes as f64 / unit as f64)
 }
@@ -154,6 +157,7 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes));
         }
         assert_eq!(size(1_000_000), "977KiB");
+        assert_eq!(size(u64::MAX), "16384PiB");
         assert_eq!(parse_size("10MB"), Ok(10_000_000));
         assert!(parse_size("big").is_err());
         for (ms, text) in [
