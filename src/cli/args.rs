@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    batch, cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units,
+    batch, bench, cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units,
 };
 
 /// A key-value store for read-heavy work.
@@ -136,6 +136,8 @@ pub(crate) enum Verb {
     Serve(super::serve::ServeArgs),
     /// Show how many keys there are and what takes how much room
     Stats(stats::StatsArgs),
+    /// Measure what this machine and this disk make of a store that is filled for it
+    Bench(bench::BenchArgs),
 }
 
 /// A key or value from the command line, before it is decoded.

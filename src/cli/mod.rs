@@ -12,6 +12,7 @@
 
 mod args;
 mod batch;
+mod bench;
 mod cas;
 mod compact;
 mod confirm;
@@ -78,5 +79,6 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Bench(args) => bench::run(context, &args),
     }
 }

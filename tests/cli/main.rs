@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod basics;
+mod bench;
 mod everyday;
 mod program;
