@@ -1,12 +1,14 @@
 //! Progress of long work: a bar on stderr with rate and time left, where stderr is a terminal, and
 //! only once the work has taken a moment.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::context::Context;
+use super::units::thousands;
 
 /// How long work goes on without a bar.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -25,13 +27,20 @@ const BYTES: Styles = Styles {
 };
 
 const ITEMS: Styles = Styles {
-    endless: "{msg} {human_pos}, {per_sec}, {elapsed}",
-    of_total: "{msg} [{wide_bar}] {percent}% {human_pos} of {human_len}, {per_sec}, {eta} left",
+    endless: "{msg} {human_pos}, {rate}, {elapsed}",
+    of_total: "{msg} [{wide_bar}] {percent}% {human_pos} of {human_len}, {rate}, {eta} left",
 };
 
 fn styled(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("the templates here are sound");
-    style.progress_chars("=> ")
+    style.with_key("rate", write_rate).progress_chars("=> ")
+}
+
+fn write_rate(state: &ProgressState, text: &mut dyn fmt::Write) {
+    #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
+    let rate = thousands(state.per_sec() as u64);
+    // There is nobody to tell that a bar cannot be drawn.
+    let _ = write!(text, "{rate}/s");
 }
 
 /// A bar. It is gone from the screen when it is dropped.

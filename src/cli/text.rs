@@ -9,6 +9,13 @@ use serde_json::{Value, json};
 /// On one line and without ambiguity: as it is where it is printable text, with `\n`, `\t`, `\\`
 /// and `\xff` for the rest.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
+    // Most keys are nothing else.
+    if bytes
+        .iter()
+        .all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\')
+    {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {
