@@ -38,6 +38,7 @@ mod scan;
 mod serve;
 mod stats;
 mod text;
+mod transfer;
 pub(crate) mod units;
 mod words;
 
