@@ -9,7 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    batch, bench, cas, compact, count, delete, exists, expiry, get, incr, put, scan, stats, units,
+    batch, bench, cas, compact, count, delete, exists, expiry, export, get, import, incr, put,
+    scan, stats, units,
 };
 
 /// A key-value store for read-heavy work.
@@ -129,6 +130,9 @@ pub(crate) enum Verb {
     Cas(cas::CasArgs),
     /// Put and delete many keys at once, all or none, as lines from stdin or a file say
     Batch(batch::BatchArgs),
+    // What these two say of themselves is longer than a line, and stands with them.
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     /// Give back the room that overwritten, deleted and expired values take
     Compact(compact::CompactArgs),
     /// Serve the store on a TCP port, to nc and to programs

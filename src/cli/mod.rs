@@ -24,8 +24,10 @@ mod entry;
 mod exists;
 mod exit;
 mod expiry;
+mod export;
 mod file;
 mod get;
+mod import;
 mod incr;
 mod input;
 mod interrupt;
@@ -76,6 +78,8 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Incr(args) => incr::run(context, &args),
         Verb::Cas(args) => cas::run(context, &args),
         Verb::Batch(args) => batch::run(context, &args),
+        Verb::Export(args) => export::run(context, &args),
+        Verb::Import(args) => import::run(context, &args),
         Verb::Compact(args) => compact::run(context, &args),
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),

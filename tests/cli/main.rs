@@ -7,3 +7,4 @@ mod basics;
 mod bench;
 mod everyday;
 mod program;
+mod transfer;

@@ -22,6 +22,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crabkv::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
+pub(crate) use mdb::{databases, several as several_databases};
+
 /// The usual alphabet; padding is written, and not asked for.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
