@@ -5,6 +5,8 @@
 
 mod basics;
 mod bench;
+#[cfg(unix)]
+mod docs;
 mod everyday;
 mod program;
 mod transfer;
