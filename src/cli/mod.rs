@@ -39,6 +39,7 @@ mod scan;
 #[cfg(feature = "server")]
 mod serve;
 mod stats;
+mod terminal;
 mod text;
 mod transfer;
 pub(crate) mod units;

@@ -2,7 +2,7 @@
 //! back.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
@@ -84,6 +84,22 @@ pub(crate) fn duration(duration: Duration) -> String {
         }
     }
     text
+}
+
+/// Milliseconds since the epoch; 0 before it.
+pub(crate) fn epoch_ms(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A moment, in milliseconds since the epoch, in UTC: `2025-01-31T23:59:59Z`.
+pub(crate) fn moment(ms: u64) -> String {
+    // What its four digits of a year cannot say is further off than anybody cares.
+    const LAST_MS: u64 = 253_402_300_799_999;
+    if ms > LAST_MS {
+        return "after the year 9999".to_owned();
+    }
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
 /// A count with a noun: `1 key`, `2,000 keys`.
@@ -172,6 +188,14 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
         }
         assert_eq!(duration(Duration::from_millis(45_678)), "45s");
+    }
+
+    #[test]
+    fn a_moment_is_in_utc_however_far_off() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(1_735_689_599_999), "2024-12-31T23:59:59Z");
+        assert_eq!(moment(253_402_300_799_999), "9999-12-31T23:59:59Z");
+        assert_eq!(moment(u64::MAX), "after the year 9999");
     }
 
     #[test]

@@ -211,41 +211,6 @@ fn a_key_that_is_too_long_is_a_usage_error() {
 }
 
 #[test]
-fn stats_show_what_takes_room() {
-    let dir = tempdir().unwrap();
-    let store = Store::builder(data(&dir)).segment_size(4096).build_store();
-    let store = store.unwrap();
-    for i in 0..100u32 {
-        store.put(i.to_le_bytes(), [7; 100]).unwrap();
-    }
-    drop(store);
-    let text = String::from_utf8(done(run(&dir, "stats"))).unwrap();
-    let figure = |name: &str| {
-        let figures = text.lines().filter_map(|line| line.strip_prefix(name));
-        // The name may go on: "index bytes per key".
-        let mut figures = figures.filter(|figure| figure.starts_with("  "));
-        figures.next().unwrap().trim().to_owned()
-    };
-    assert_eq!(figure("keys"), "100");
-    let index_bytes: f64 = figure("index bytes").parse().unwrap();
-    assert_eq!(
-        figure("index bytes per key"),
-        format!("{:.1}", index_bytes / 100.0)
-    );
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .skip_while(|line| !line.trim_start().starts_with("segment "))
-        .skip(1)
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    assert_eq!(rows.len().to_string(), figure("segments"));
-    let live: u64 = rows.iter().map(|row| row[3].parse::<u64>().unwrap()).sum();
-    assert_eq!(live, 100);
-    assert!(rows.iter().all(|row| row.len() == 7));
-    assert!(rows.iter().any(|row| row[1] == "sealed"));
-}
-
-#[test]
 fn a_store_that_is_open_elsewhere_is_locked_and_says_by_whom() {
     let dir = tempdir().unwrap();
     let store = Store::open(data(&dir)).unwrap();

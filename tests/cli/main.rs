@@ -8,5 +8,6 @@ mod bench;
 #[cfg(unix)]
 mod docs;
 mod everyday;
+mod look;
 mod program;
 mod transfer;

@@ -1,0 +1,285 @@
+//! Looking inside a store: `stats`.
+
+use std::process::Output;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crabkv::Store;
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+
+use crate::program::*;
+
+/// The program with a locale that has more than ASCII, or not.
+fn run_in(dir: &TempDir, locale: &str, line: &str) -> Output {
+    let mut command = program(dir);
+    command.env("LC_ALL", locale).env_remove("TERM");
+    command.args(line.split_whitespace()).output().unwrap()
+}
+
+/// What is shown where there is Unicode and no terminal.
+#[track_caller]
+fn shown(dir: &TempDir, line: &str) -> String {
+    text(run_in(dir, "C.UTF-8", line))
+}
+
+/// A store with segments of 4 KiB that compacts nothing by itself, and waits for no disk.
+fn small_segments(dir: &TempDir) -> Store {
+    let builder = Store::builder(data(dir)).segment_size(4096);
+    let builder = builder.sync_interval(Duration::from_secs(1));
+    builder.auto_compaction(false).build_store().unwrap()
+}
+
+fn fill(store: &Store, keys: std::ops::Range<u32>) {
+    for key in keys {
+        store.put(key.to_string(), [b'v'; 100]).unwrap();
+    }
+}
+
+/// The rows of the table of segments: number, bar, reason.
+fn rows(page: &str) -> Vec<(String, String, String)> {
+    let mut lines = page.lines();
+    lines
+        .by_ref()
+        .find(|line| line.trim_start().starts_with("segment "))
+        .expect("a table");
+    lines
+        .take_while(|line| !line.is_empty())
+        .map(|line| {
+            // Name, size and what there is to give stand before the bar.
+            let words: Vec<_> = line.split_whitespace().collect();
+            let at = if words[1] == "more" { 4 } else { 3 };
+            let name = if at == 4 { "more" } else { words[0] };
+            let reason = words[at + 1..].join(" ");
+            (name.to_owned(), words[at].to_owned(), reason)
+        })
+        .collect()
+}
+
+/// How many of a bar's characters are this one, in hundredths.
+fn percent(bar: &str, glyph: char) -> usize {
+    let count = bar.chars().filter(|char| *char == glyph).count();
+    count * 100 / bar.chars().count()
+}
+
+#[test]
+fn stats_say_what_takes_how_much_room() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..100);
+    // Of no segment everything, which would be reason enough to merge it.
+    for key in (0..100).step_by(2) {
+        fill(&store, key..key + 1);
+    }
+    store.delete("99").unwrap();
+    store.close().unwrap();
+    drop(store);
+    let page = shown(&dir, "stats");
+    assert!(page.starts_with("data, not open for writing\n"), "{page}");
+    let line = |name: &str| {
+        let mut lines = page.lines().filter(|line| line.contains(name));
+        lines.next().unwrap().to_owned()
+    };
+    assert_eq!(
+        line("keys").split_whitespace().collect::<Vec<_>>(),
+        ["keys", "99"]
+    );
+    assert!(line("index ").ends_with("bytes for each key"));
+    assert!(line("█ live").ends_with("66%"), "{page}");
+    assert!(line("░ stale").ends_with("34%"), "{page}");
+    assert!(line("▒ expired").ends_with("0%"), "{page}");
+    assert!(line("× tombstones").ends_with("<1%"), "{page}");
+    assert!(page.contains("automatic compaction waits until there is 1MiB of data"));
+
+    let raw = json(run(&dir, "stats --json"));
+    // A key of 2 bytes and a value of 100: 24 bytes in front, and padding up to a multiple of 8.
+    assert_eq!((&raw["keys"], &raw["next_seq"]), (&99.into(), &152.into()));
+    let segments = raw["segments"].as_array().unwrap();
+    let sum = |name: &str| {
+        let figures = segments
+            .iter()
+            .map(|segment| segment[name].as_u64().unwrap());
+        figures.sum::<u64>()
+    };
+    for name in ["data_bytes", "live_bytes", "stale_bytes", "tombstone_bytes"] {
+        assert_eq!(raw[name].as_u64(), Some(sum(name)), "{name}");
+    }
+    assert_eq!(raw["tombstone_bytes"], 24);
+    assert_eq!(raw["holder"], Value::Null);
+    assert_eq!(raw["next_compaction"], "read_only");
+    assert!(raw["mapped_bytes"].as_u64().unwrap() > 10_000);
+}
+
+#[test]
+fn a_bar_shows_how_much_of_a_segment_is_live() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..100);
+    let segments = store.stats().segments;
+    let first = segments[0].records as u32;
+    let second = first + segments[1].records as u32;
+    // Of the first all, of the second every other, of the third none.
+    fill(&store, 0..first);
+    for key in (first..second).step_by(2) {
+        fill(&store, key..key + 1);
+    }
+    store.close().unwrap();
+    drop(store);
+    let rows = rows(&shown(&dir, "stats"));
+    let bars: Vec<_> = rows.iter().map(|(_, bar, _)| bar.as_str()).collect();
+    assert_eq!(percent(bars[0], '░'), 100);
+    assert!((45..=55).contains(&percent(bars[1], '█')), "{}", bars[1]);
+    assert!((45..=55).contains(&percent(bars[1], '░')), "{}", bars[1]);
+    assert_eq!(percent(bars[2], '█'), 100);
+    assert_eq!(rows[2].2, "all live");
+    // What nothing is kept of goes first.
+    assert_eq!((rows[0].2.as_str(), rows[1].2.as_str()), ("next", "later"));
+}
+
+#[test]
+fn expired_values_and_tombstones_have_characters_of_their_own() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    for key in 0..24u32 {
+        let ttl = Duration::from_millis(1);
+        store.put_with_ttl(key.to_string(), [0; 100], ttl).unwrap();
+    }
+    fill(&store, 100..124);
+    for key in 100..124u32 {
+        store.delete(key.to_string()).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    sleep(Duration::from_millis(20));
+    let page = shown(&dir, "stats");
+    let bars: String = rows(&page).into_iter().map(|(_, bar, _)| bar).collect();
+    assert!(page.contains("some may have expired"), "{page}");
+    for glyph in ['▒', '░', '×'] {
+        assert!(bars.contains(glyph), "{glyph} in {page}");
+    }
+}
+
+#[test]
+fn without_unicode_the_bars_are_ascii_and_mean_the_same() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..40);
+    fill(&store, 0..10);
+    store.close().unwrap();
+    drop(store);
+    // How much of it is in memory is up to the system, from one moment to the next.
+    let page = |page: String| {
+        let lines = page.lines().filter(|line| !line.starts_with("mapped"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let unicode = page(shown(&dir, "stats"));
+    let ascii = page(text(run_in(&dir, "C", "stats")));
+    assert!(ascii.is_ascii(), "{ascii}");
+    let translated = unicode
+        .replace('█', "#")
+        .replace('░', "-")
+        .replace('▒', "~")
+        .replace('×', "x");
+    assert_eq!(ascii, translated);
+    assert_eq!(page(shown(&dir, "stats --ascii")), ascii);
+}
+
+#[test]
+fn colour_is_for_terminals_and_those_who_ask() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let escapes = |set: &[(&str, &str)], line: &str| {
+        let mut command = program(&dir);
+        command.envs(set.iter().copied());
+        let page = text(command.args(line.split_whitespace()).output().unwrap());
+        page.contains('\x1b')
+    };
+    for verb in ["stats"] {
+        assert!(!escapes(&[], verb));
+        assert!(escapes(&[("CLICOLOR_FORCE", "1")], verb));
+        assert!(escapes(&[], &format!("{verb} --color always")));
+        assert!(!escapes(&[("NO_COLOR", "1")], verb));
+        let never = format!("{verb} --color never");
+        assert!(!escapes(&[("CLICOLOR_FORCE", "1")], &never));
+    }
+}
+
+#[test]
+fn of_hundreds_of_segments_those_with_the_most_to_give_are_shown() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..8000);
+    fill(&store, 4000..4100);
+    store.close().unwrap();
+    drop(store);
+    let count = json(run(&dir, "stats --json"))["segments"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert!(count > 250, "{count}");
+    let page = shown(&dir, "stats");
+    assert!(
+        page.lines().all(|line| line.chars().count() <= 80),
+        "{page}"
+    );
+    let some = rows(&page);
+    assert_eq!(some.len(), 21);
+    assert_eq!(some[20].0, "more");
+    assert!(page.contains(&format!("{} more", count - 20)), "{page}");
+    // All that is stale is in the first few.
+    assert!(
+        some[0].1.contains('░') && !some[20].1.contains('░'),
+        "{page}"
+    );
+    assert_eq!(rows(&shown(&dir, "stats --all")).len(), count);
+}
+
+#[cfg(unix)]
+#[test]
+fn watching_gives_a_line_of_json_at_each_look_until_it_is_interrupted() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let dir = tempdir().unwrap();
+    let store = Store::open(data(&dir)).unwrap();
+    store.put("a", "1").unwrap();
+    let mut command = program(&dir);
+    command.args(["stats", "--watch", "100ms", "--json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    let first = next();
+    fill(&store, 0..100);
+    let second = std::iter::repeat_with(&mut next)
+        .take(100)
+        .find(|look| look["keys"] == 101)
+        .unwrap();
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(stderr(&output).starts_with("crabkv: interrupted: after "));
+
+    assert_eq!(first["keys"], 1);
+    assert_eq!(first.get("rates"), None);
+    let me = format!("process {}", std::process::id());
+    assert_eq!(first["holder"].as_str(), Some(me.as_str()));
+    let rates = &second["rates"];
+    assert!(rates["elapsed_ms"].as_u64().unwrap() >= 100, "{rates}");
+    assert!(rates["writes_per_s"].as_f64().unwrap() > 0.0, "{rates}");
+    assert!(rates["bytes_per_s"].as_f64().unwrap() > 0.0, "{rates}");
+}
+
+#[test]
+fn an_interval_of_no_time_is_a_usage_error() {
+    let dir = tempdir().unwrap();
+    for line in ["stats --watch 0", "stats --watch soon", "stats --watch 1ms"] {
+        misused(&run(&dir, line));
+    }
+}
