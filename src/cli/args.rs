@@ -9,8 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    batch, bench, cas, compact, count, delete, exists, expiry, export, get, import, incr, put,
-    scan, stats, units,
+    batch, bench, cas, compact, count, delete, exists, expiry, export, get, import, incr, inspect,
+    put, scan, stats, units,
 };
 
 /// A key-value store for read-heavy work.
@@ -140,6 +140,8 @@ pub(crate) enum Verb {
     Serve(super::serve::ServeArgs),
     /// Show how many keys there are and what takes how much room
     Stats(stats::StatsArgs),
+    /// Show what lies in the files: manifest, segments, records, hints, a key's history
+    Inspect(inspect::InspectArgs),
     /// Measure what this machine and this disk make of a store that is filled for it
     Bench(bench::BenchArgs),
 }

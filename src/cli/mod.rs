@@ -30,6 +30,7 @@ mod get;
 mod import;
 mod incr;
 mod input;
+mod inspect;
 mod interrupt;
 mod key;
 mod output;
@@ -85,6 +86,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Inspect(args) => inspect::run(context, &args),
         Verb::Bench(args) => bench::run(context, &args),
     }
 }

@@ -1,10 +1,11 @@
-//! Looking inside a store: `stats`.
+//! Looking inside a store: `stats`, `inspect`.
 
+use std::fs;
 use std::process::Output;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crabkv::Store;
+use crabkv::{Store, WriteBatch};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
@@ -60,6 +61,23 @@ fn rows(page: &str) -> Vec<(String, String, String)> {
 fn percent(bar: &str, glyph: char) -> usize {
     let count = bar.chars().filter(|char| *char == glyph).count();
     count * 100 / bar.chars().count()
+}
+
+/// The lines of stdout, as JSON.
+fn json_lines(stdout: &[u8]) -> Vec<Value> {
+    let lines = stdout.split(|byte| *byte == b'\n');
+    lines
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
+/// Changes one byte of a file.
+fn damage(dir: &TempDir, name: &str, offset: usize) {
+    let path = data(dir).join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[offset] ^= 1;
+    fs::write(&path, bytes).unwrap();
 }
 
 #[test]
@@ -281,5 +299,203 @@ fn an_interval_of_no_time_is_a_usage_error() {
     let dir = tempdir().unwrap();
     for line in ["stats --watch 0", "stats --watch soon", "stats --watch 1ms"] {
         misused(&run(&dir, line));
+    }
+}
+
+#[test]
+fn history_has_every_version_that_is_still_there() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    store.put("a", "one").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put("a", "two").unwrap().put("b", "x").unwrap();
+    store.write(&batch).unwrap();
+    fill(&store, 0..40);
+    store.put("a", "three").unwrap();
+    store.delete("b").unwrap();
+    let brief = Duration::from_millis(1);
+    store.put_with_ttl("brief", "x", brief).unwrap();
+    sleep(Duration::from_millis(20));
+    // Beside the program that has it open.
+    let history = |line: &str| {
+        let stdout = done(run(&dir, &format!("{line} --json")));
+        let versions = json_lines(&stdout).into_iter();
+        versions
+            .map(|v| {
+                let texts = ["state", "kind"].map(|name| v[name].as_str().unwrap().to_owned());
+                let numbers = ["seq", "segment"].map(|name| v[name].as_u64().unwrap());
+                (texts.join(" "), numbers, v["batched"].as_bool().unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    let version = |what: &str, numbers, batched| (what.to_owned(), numbers, batched);
+    assert_eq!(
+        history("inspect --history a"),
+        [
+            version("live put", [44, 2], false),
+            version("stale put", [2, 1], true),
+            version("stale put", [1, 1], false),
+        ]
+    );
+    assert_eq!(
+        history("inspect --history b"),
+        [
+            version("deleted tombstone", [45, 2], false),
+            version("stale put", [3, 1], true),
+        ]
+    );
+    assert_eq!(
+        history("inspect --history brief"),
+        [version("expired put", [46, 2], false)]
+    );
+    assert_eq!(
+        history("inspect --hex --history 61"),
+        history("inspect --history a")
+    );
+    absent(&run(&dir, "inspect --history nobody"));
+
+    let page = shown(&dir, "inspect --history b");
+    let lines: Vec<Vec<_>> = page
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["b"]);
+    assert_eq!(lines[2][..4], ["45", "deleted", "tombstone", "-"]);
+    assert_eq!(lines[3][..4], ["3", "stale", "put", "1"]);
+}
+
+#[test]
+fn a_segment_is_shown_record_by_record() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    store.put("plain", "hello").unwrap();
+    store.put(b"\xff\n", "bytes").unwrap();
+    store.put("x".repeat(100), "long").unwrap();
+    store.delete("plain").unwrap();
+    drop(store);
+    let page = shown(&dir, "inspect segment 1");
+    let lines: Vec<_> = page.lines().collect();
+    assert_eq!(lines.len(), 5, "{page}");
+    assert!(
+        lines.iter().all(|line| line.chars().count() <= 80),
+        "{page}"
+    );
+    assert!(lines[1].ends_with("---    plain"), "{page}");
+    assert!(lines[2].ends_with(r"---    \xff\n"), "{page}");
+    assert!(lines[3].ends_with("xxx..."), "{page}");
+    assert!(lines[4].contains("tombstone"), "{page}");
+    assert!(shown(&dir, "inspect segment 1 --keys").contains(&"x".repeat(100)));
+    assert!(shown(&dir, "inspect segment 1 --values").contains("plain  hello"));
+    assert_eq!(
+        shown(&dir, "inspect segment 1 --limit 2").lines().count(),
+        3
+    );
+    assert!(shown(&dir, "inspect segment 1 --hex").contains("ff0a"));
+
+    let items = json_lines(&done(run(&dir, "inspect segment 1 --json --values")));
+    assert_eq!(items.len(), 4);
+    assert_eq!(
+        (&items[0]["offset"], &items[0]["seq"]),
+        (&64.into(), &1.into())
+    );
+    assert_eq!(items[0]["value"], "hello");
+    assert_eq!(items[1]["key"]["base64"], "/wo=");
+    assert_eq!(items[3]["kind"], "tombstone");
+
+    let output = run(&dir, "inspect segment 7");
+    assert!(failed(&output, 1).contains("there is no segment 7"));
+    assert!(failed(&run(&dir, "inspect hint 1"), 1).contains("no hint file"));
+}
+
+#[test]
+fn manifest_segments_and_hint_files_are_shown() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..70);
+    store.close().unwrap();
+    drop(store);
+    let overview = shown(&dir, "inspect");
+    assert!(overview.lines().all(|line| line.len() <= 80), "{overview}");
+    for part in [
+        "next sequence number  71\n",
+        "sealed",
+        "format version",
+        "1-",
+    ] {
+        assert!(overview.contains(part), "{part} in {overview}");
+    }
+    let manifest = json(run(&dir, "inspect manifest --json"));
+    assert_eq!(manifest["next_seq"], 71);
+    let listed = manifest["segments"].as_array().unwrap().len();
+    assert_eq!(json(run(&dir, "inspect --json"))["manifest"], manifest);
+    let segments = json_lines(&done(run(&dir, "inspect segments --json")));
+    assert_eq!(segments.len(), listed);
+    let records = segments[0]["footer"]["records"].as_u64().unwrap();
+    let hint = json_lines(&done(run(&dir, "inspect hint 1 --json")));
+    assert_eq!(hint[0]["records"].as_u64(), Some(records));
+    assert_eq!(hint.len() as u64, records + 1);
+    let entries = shown(&dir, "inspect hint 1 --limit 3");
+    assert_eq!(entries.lines().count(), 5, "{entries}");
+    let message = failed(&run(&dir, "inspect --history a segments"), 2);
+    assert!(message.contains("--history"), "{message}");
+}
+
+#[test]
+fn damage_is_shown_where_it_is_and_exits_with_4() {
+    let dir = tempdir().unwrap();
+    let store = small_segments(&dir);
+    fill(&store, 0..70);
+    store.close().unwrap();
+    drop(store);
+    // In the second record: the first has 64 + 128 bytes before it.
+    damage(&dir, "000000000001.seg", 64 + 128 + 40);
+    let output = run(&dir, "inspect segment 1");
+    assert_eq!(output.status.code(), Some(4));
+    let page = String::from_utf8(output.stdout).unwrap();
+    let damaged = page.lines().find(|line| line.contains("DAMAGED")).unwrap();
+    assert!(damaged.trim_start().starts_with("192 "), "{damaged}");
+    assert!(page.lines().count() > 20, "it goes on: {page}");
+    let output = run(&dir, "inspect segment 1 --json");
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(json_lines(&output.stdout)[1]["type"], "damaged");
+    // The hint file leads to it.
+    let output = run(&dir, "inspect --history 1");
+    assert_eq!(output.status.code(), Some(4));
+    done(run(&dir, "inspect --history 2"));
+    // What is found without reading it all is sound.
+    done(run(&dir, "inspect"));
+
+    damage(&dir, "000000000002.seg", 20);
+    let output = run(&dir, "inspect segments");
+    assert_eq!(output.status.code(), Some(4));
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        page.contains("000000000002.seg at offset 0: segment header"),
+        "{page}"
+    );
+    damage(&dir, "MANIFEST", 30);
+    for line in ["inspect", "inspect manifest"] {
+        let output = run(&dir, line);
+        assert_eq!(output.status.code(), Some(4), "{line}");
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.contains("MANIFEST at offset"), "{page}");
+    }
+}
+
+#[test]
+fn who_reads_only_the_beginning_gets_it_quietly() {
+    use std::process::Stdio;
+
+    let dir = tempdir().unwrap();
+    let store = Store::open(data(&dir)).unwrap();
+    fill(&store, 0..5000);
+    drop(store);
+    for line in ["inspect segment 1", "inspect segment 1 --json"] {
+        let mut command = program(&dir);
+        command.args(line.split_whitespace());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        silently_done(child.wait_with_output().unwrap());
     }
 }
