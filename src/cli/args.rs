@@ -9,8 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    batch, bench, cas, compact, count, delete, exists, expiry, export, get, import, incr, inspect,
-    put, scan, stats, units,
+    batch, bench, cas, compact, count, delete, doctor, exists, expiry, export, get, import, incr,
+    inspect, put, scan, stats, units,
 };
 
 /// A key-value store for read-heavy work.
@@ -142,6 +142,8 @@ pub(crate) enum Verb {
     Stats(stats::StatsArgs),
     /// Show what lies in the files: manifest, segments, records, hints, a key's history
     Inspect(inspect::InspectArgs),
+    /// Check what a store depends on: lock, disk, file system, limits, permissions, clock
+    Doctor(doctor::DoctorArgs),
     /// Measure what this machine and this disk make of a store that is filled for it
     Bench(bench::BenchArgs),
 }

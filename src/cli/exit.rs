@@ -42,6 +42,8 @@ pub(crate) enum Outcome {
     False(String),
     /// Damage was found, and has been reported.
     Damaged,
+    /// Something is in the way of reading and writing, and has been reported.
+    Unfit,
     /// Ctrl-C ended it in good order: how far it came.
     Interrupted(String),
 }
@@ -145,6 +147,7 @@ pub(crate) fn code(outcome: Result<Outcome, Failure>, context: &Context) -> Exit
             FALSE
         }
         Ok(Outcome::Damaged) => DAMAGED,
+        Ok(Outcome::Unfit) => IO,
         Ok(Outcome::Interrupted(message)) => {
             context.note(format_args!("interrupted: {message}"));
             INTERRUPTED

@@ -19,6 +19,7 @@ mod confirm;
 mod context;
 mod count;
 mod delete;
+mod doctor;
 mod encoding;
 mod entry;
 mod exists;
@@ -87,6 +88,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Serve(args) => serve::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Inspect(args) => inspect::run(context, &args),
+        Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Bench(args) => bench::run(context, &args),
     }
 }

@@ -1,4 +1,4 @@
-//! Looking inside a store: `stats`, `inspect`.
+//! Looking inside a store: `stats`, `inspect`, `doctor`.
 
 use std::fs;
 use std::process::Output;
@@ -212,7 +212,7 @@ fn colour_is_for_terminals_and_those_who_ask() {
         let page = text(command.args(line.split_whitespace()).output().unwrap());
         page.contains('\x1b')
     };
-    for verb in ["stats"] {
+    for verb in ["stats", "doctor"] {
         assert!(!escapes(&[], verb));
         assert!(escapes(&[("CLICOLOR_FORCE", "1")], verb));
         assert!(escapes(&[], &format!("{verb} --color always")));
@@ -473,8 +473,16 @@ fn damage_is_shown_where_it_is_and_exits_with_4() {
         page.contains("000000000002.seg at offset 0: segment header"),
         "{page}"
     );
+    let output = run(&dir, "doctor");
+    assert_eq!(output.status.code(), Some(4));
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        page.contains("fail  segments     data/000000000002.seg at offset 0"),
+        "{page}"
+    );
+
     damage(&dir, "MANIFEST", 30);
-    for line in ["inspect", "inspect manifest"] {
+    for line in ["inspect", "inspect manifest", "doctor"] {
         let output = run(&dir, line);
         assert_eq!(output.status.code(), Some(4), "{line}");
         let page = String::from_utf8(output.stdout).unwrap();
@@ -490,7 +498,7 @@ fn who_reads_only_the_beginning_gets_it_quietly() {
     let store = Store::open(data(&dir)).unwrap();
     fill(&store, 0..5000);
     drop(store);
-    for line in ["inspect segment 1", "inspect segment 1 --json"] {
+    for line in ["inspect segment 1", "inspect segment 1 --json", "doctor"] {
         let mut command = program(&dir);
         command.args(line.split_whitespace());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -498,4 +506,138 @@ fn who_reads_only_the_beginning_gets_it_quietly() {
         drop(child.stdout.take());
         silently_done(child.wait_with_output().unwrap());
     }
+}
+
+/// The findings: level and message by what was looked at.
+fn findings(output: &Output) -> Vec<(String, String, String)> {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings
+        .map(|finding| {
+            let [check, level, message] = ["check", "level", "message"]
+                .map(|name| finding[name].as_str().unwrap().to_owned());
+            (check, level, message)
+        })
+        .collect()
+}
+
+fn finding(dir: &TempDir, check: &str) -> (String, String) {
+    let output = run(dir, "doctor --json");
+    let mut found = findings(&output).into_iter();
+    let (_, level, message) = found.find(|(other, ..)| other == check).unwrap();
+    (level, message)
+}
+
+#[test]
+fn a_store_in_good_order_has_nothing_that_fails() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let output = run(&dir, "doctor --json");
+    assert_eq!(output.status.code(), Some(0));
+    let checks: Vec<_> = findings(&output);
+    for check in [
+        "lock",
+        "version",
+        "segments",
+        "clock",
+        "permissions",
+        "leftovers",
+    ] {
+        let (_, level, message) = checks.iter().find(|(other, ..)| other == check).unwrap();
+        assert_eq!(level, "ok", "{check}: {message}");
+    }
+    assert!(checks.iter().any(|(check, ..)| check == "free space"));
+    if cfg!(target_os = "linux") {
+        assert!(checks.iter().any(|(check, ..)| check == "file system"));
+        assert!(checks.iter().any(|(check, ..)| check == "limits"));
+    }
+    let page = shown(&dir, "doctor");
+    assert!(page.starts_with("ok    lock         free"), "{page}");
+}
+
+#[test]
+fn the_doctor_names_the_holder() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(data(&dir)).unwrap();
+    store.put("a", "1").unwrap();
+    let (level, message) = finding(&dir, "lock");
+    assert_eq!(level, "ok");
+    let holder = format!("held by process {}", std::process::id());
+    assert!(message.starts_with(&holder), "{message}");
+    if cfg!(target_os = "linux") {
+        assert!(message.contains("alive"), "{message}");
+    }
+    store.put("a", "2").unwrap();
+}
+
+#[test]
+fn what_steps_left_behind_is_found_and_left_there() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    fs::write(data(&dir).join("000000000009.hint"), "x").unwrap();
+    let (level, message) = finding(&dir, "leftovers");
+    assert_eq!(level, "warn");
+    assert!(
+        message.contains("1 file of 1B (000000000009.hint)"),
+        "{message}"
+    );
+    fs::remove_file(data(&dir).join("000000000009.hint")).unwrap();
+    for name in ["000000000001.torn", "letter.txt"] {
+        fs::write(data(&dir).join(name), "x").unwrap();
+        let (level, message) = finding(&dir, "leftovers");
+        assert_eq!(level, "ok");
+        assert!(message.contains(name), "{message}");
+        fs::remove_file(data(&dir).join(name)).unwrap();
+    }
+}
+
+#[test]
+fn the_doctor_needs_a_store() {
+    let dir = tempdir().unwrap();
+    for line in ["doctor", "inspect", "inspect --history a", "stats --watch"] {
+        let message = failed(&run(&dir, line), 5);
+        assert!(message.contains("no store in data;"), "{message}");
+    }
+    assert!(!data(&dir).exists());
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_newer_for_the_doctor_too() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let manifest = data(&dir).join("MANIFEST");
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[8] = 99;
+    fs::write(&manifest, &bytes).unwrap();
+    let output = run(&dir, "doctor");
+    assert_eq!(output.status.code(), Some(6));
+    let page = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(page.contains("fail  store"), "{page}");
+    assert!(stderr(&output).contains("format version 99"));
+}
+
+/// Root may read everything.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_that_may_not_be_read_is_a_finding() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let mode = |mode| fs::set_permissions(data(&dir), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    if fs::read_dir(data(&dir)).is_ok() {
+        println!("skipped: this user may read what nobody may");
+        mode(0o755);
+        return;
+    }
+    let output = run(&dir, "doctor --json");
+    mode(0o755);
+    assert_eq!(output.status.code(), Some(5));
+    let found = findings(&output);
+    assert!(
+        found
+            .iter()
+            .any(|(check, level, _)| check == "permissions" && level == "fail")
+    );
 }
