@@ -9,8 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    batch, bench, cas, compact, count, delete, doctor, exists, expiry, export, get, import, incr,
-    inspect, put, scan, stats, units,
+    backup, batch, bench, cas, compact, count, delete, doctor, exists, expiry, export, get, import,
+    incr, inspect, put, repair, restore, scan, stats, units, verify,
 };
 
 /// A key-value store for read-heavy work.
@@ -39,6 +39,7 @@ pub(crate) struct Options {
         long,
         global = true,
         value_name = "DIR",
+        value_hint = clap::ValueHint::DirPath,
         env = "CRABKV_DATA_DIR",
         default_value = "data",
         hide_env_values = true
@@ -144,6 +145,14 @@ pub(crate) enum Verb {
     Inspect(inspect::InspectArgs),
     /// Check what a store depends on: lock, disk, file system, limits, permissions, clock
     Doctor(doctor::DoctorArgs),
+    /// Check every byte of the store, and name what is damaged
+    Verify(verify::VerifyArgs),
+    /// Save what is sound of a damaged store into a new one
+    Repair(repair::RepairArgs),
+    /// Make a consistent copy while programs use the store, or bring one up to date
+    Backup(backup::BackupArgs),
+    /// Make a store from a backup
+    Restore(restore::RestoreArgs),
     /// Measure what this machine and this disk make of a store that is filled for it
     Bench(bench::BenchArgs),
 }

@@ -105,6 +105,16 @@ impl fmt::Display for Failure {
             Failure::Store(error @ Error::Io { source, .. }) => {
                 write!(f, "{error}{}", advice(source.kind()))
             }
+            Failure::Store(Error::Corrupt {
+                file,
+                offset,
+                reason,
+            }) => write!(
+                f,
+                "damage in {} at offset {offset}: {reason}; crabkv verify looks for more, crabkv \
+                 repair saves what is sound",
+                file.display()
+            ),
             Failure::Store(error) => error.fmt(f),
             Failure::Usage(message) | Failure::Wrong(message) => f.write_str(message),
             Failure::Stdio { op, source } => write!(f, "cannot {op}: {source}"),

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "the verbs that use all of it follow")]
 
 mod args;
+mod backup;
 mod batch;
 mod bench;
 mod cas;
@@ -37,6 +38,8 @@ mod key;
 mod output;
 mod progress;
 mod put;
+mod repair;
+mod restore;
 mod scan;
 #[cfg(feature = "server")]
 mod serve;
@@ -45,6 +48,8 @@ mod terminal;
 mod text;
 mod transfer;
 pub(crate) mod units;
+mod verify;
+mod watched;
 mod words;
 
 use std::process::ExitCode;
@@ -90,5 +95,9 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Inspect(args) => inspect::run(context, &args),
         Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Bench(args) => bench::run(context, &args),
+        Verb::Verify(args) => verify::run(context, &args),
+        Verb::Repair(args) => repair::run(context, &args),
+        Verb::Backup(args) => backup::run(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
     }
 }

@@ -9,5 +9,6 @@ mod bench;
 mod docs;
 mod everyday;
 mod look;
+mod maintain;
 mod program;
 mod transfer;
