@@ -9,8 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    backup, batch, bench, cas, compact, count, delete, doctor, exists, expiry, export, get, import,
-    incr, inspect, put, repair, restore, scan, stats, units, verify,
+    backup, batch, bench, cas, compact, completions, count, delete, doctor, exists, expiry, export,
+    get, import, incr, inspect, man, put, repair, restore, scan, stats, units, verify,
 };
 
 /// A key-value store for read-heavy work.
@@ -155,6 +155,10 @@ pub(crate) enum Verb {
     Restore(restore::RestoreArgs),
     /// Measure what this machine and this disk make of a store that is filled for it
     Bench(bench::BenchArgs),
+    /// Write a script that makes a shell complete command lines of this program
+    Completions(completions::CompletionsArgs),
+    /// Write the manual as man pages
+    Man(man::ManArgs),
 }
 
 /// A key or value from the command line, before it is decoded.

@@ -16,6 +16,7 @@ mod batch;
 mod bench;
 mod cas;
 mod compact;
+mod completions;
 mod confirm;
 mod context;
 mod count;
@@ -35,6 +36,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod key;
+mod man;
 mod output;
 mod progress;
 mod put;
@@ -99,5 +101,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Repair(args) => repair::run(context, &args),
         Verb::Backup(args) => backup::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(context, &args),
     }
 }

@@ -380,7 +380,13 @@ fn reports_on_a_store_that_is_not_there_say_so() {
 fn a_report_that_cannot_be_written_is_a_failure() {
     let dir = tempdir().unwrap();
     silently_done(run(&dir, "put a 1"));
-    for line in ["verify", "compact -n --json", "backup copy"] {
+    for line in [
+        "verify",
+        "compact -n --json",
+        "backup copy",
+        "man",
+        "completions bash",
+    ] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = program(&dir);
         let output = command.args(line.split_whitespace()).stdout(full).output();
@@ -551,4 +557,73 @@ fn ctrl_c_ends_a_backup_that_goes_on_from_there() {
     let report = json(run(&dir, &format!("{line} --json")));
     assert!(report["segments_present"].as_u64().unwrap() > 0, "{report}");
     assert!(text(run(&dir, &format!("verify -d {}", copy.display()))).starts_with("sound: "));
+}
+
+/// The verbs that help lists.
+fn verbs(dir: &TempDir) -> Vec<String> {
+    let help = text(run(dir, "--help"));
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| line.starts_with("  "));
+    // Descriptions go on further to the right.
+    let names = listed.filter(|line| !line.starts_with("    "));
+    let verbs: Vec<_> = names
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .collect();
+    assert!(
+        verbs.len() > 10 && verbs.contains(&"get".to_owned()),
+        "{help}"
+    );
+    verbs
+}
+
+#[test]
+fn every_command_has_a_man_page_and_is_completed() {
+    let dir = tempdir().unwrap();
+    let output = run(&dir, "man --out pages/man1");
+    assert_eq!(stdout(&output, 0), "");
+    let page = |name: &str| {
+        let path = dir.path().join("pages/man1").join(name);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let main = page("crabkv.1");
+    assert!(main.contains("EXIT STATUS") && main.contains("CRABKV_DATA_DIR"));
+    assert_eq!(text(run(&dir, "man")), main);
+    let verbs = verbs(&dir);
+    for verb in &verbs {
+        if verb != "help" {
+            assert!(
+                page(&format!("crabkv-{verb}.1")).contains("OPTIONS"),
+                "{verb}"
+            );
+        }
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = text(run(&dir, &format!("completions {shell}")));
+        for verb in &verbs {
+            assert!(script.contains(verb.as_str()), "{shell}: {verb}");
+        }
+        assert!(script.contains("data-dir"), "{shell}");
+    }
+    misused(&run(&dir, "completions tcsh"));
+}
+
+#[cfg(unix)]
+#[test]
+fn bash_accepts_its_completions() {
+    let dir = tempdir().unwrap();
+    let script = done(run(&dir, "completions bash"));
+    fs::write(dir.path().join("crabkv.bash"), script).unwrap();
+    // The script is read, and asked what `crabkv ver` could become.
+    let ask = "source crabkv.bash; COMP_WORDS=(crabkv ver); COMP_CWORD=1; \
+               _crabkv crabkv ver crabkv; echo \"${COMPREPLY[@]}\"";
+    let mut bash = std::process::Command::new("bash");
+    let Ok(output) = bash
+        .args(["--norc", "-c", ask])
+        .current_dir(dir.path())
+        .output()
+    else {
+        eprintln!("not tested: there is no bash");
+        return;
+    };
+    assert_eq!(text(output), "verify\n");
 }
