@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     backup, batch, bench, cas, compact, completions, count, delete, doctor, exists, expiry, export,
-    get, import, incr, inspect, man, put, repair, restore, scan, stats, units, verify,
+    get, import, incr, inspect, man, put, repair, restore, scan, shell, stats, units, verify,
 };
 
 /// A key-value store for read-heavy work.
@@ -153,6 +153,8 @@ pub(crate) enum Verb {
     Backup(backup::BackupArgs),
     /// Make a store from a backup
     Restore(restore::RestoreArgs),
+    /// Give commands at a prompt, or from a script, with the store open all the time
+    Shell(shell::ShellArgs),
     /// Measure what this machine and this disk make of a store that is filled for it
     Bench(bench::BenchArgs),
     /// Write a script that makes a shell complete command lines of this program

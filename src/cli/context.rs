@@ -10,6 +10,7 @@ use super::args::Options;
 use super::exit::{Failure, say};
 use super::output;
 use super::progress::Progress;
+use super::session::Session;
 
 /// What to do when there is no store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,26 +19,29 @@ pub(crate) enum IfMissing {
     Fail,
 }
 
-/// The options of a command line, and the store where one is open already.
+/// The options of a command line, and what the shell keeps from line to line.
 pub(crate) struct Context {
     pub(crate) options: Options,
-    /// The shell's, which stays open from line to line.
-    held: Option<Store>,
+    session: Option<Arc<Session>>,
+    /// The number of the line, where lines come from a script.
+    line: Option<u64>,
 }
 
 impl Context {
     pub(crate) fn new(options: Options) -> Context {
         Context {
             options,
-            held: None,
+            session: None,
+            line: None,
         }
     }
 
-    /// With a store that is open already.
-    pub(crate) fn holding(options: Options, store: Store) -> Context {
+    /// For a line of the shell.
+    pub(crate) fn of_line(options: Options, session: Arc<Session>, line: Option<u64>) -> Context {
         Context {
             options,
-            held: Some(store),
+            session: Some(session),
+            line,
         }
     }
 
@@ -46,11 +50,10 @@ impl Context {
         &self,
         work: impl FnOnce(&Store) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        if let Some(store) = &self.held {
-            store.refresh()?;
-            return work(store);
+        match &self.session {
+            Some(session) => work(&session.to_read(self)?),
+            None => work(&self.open_read_only()?),
         }
-        work(&self.open_read_only()?)
     }
 
     /// Does `work` with the store, open for writing, and closes it in good order.
@@ -69,13 +72,21 @@ impl Context {
         configure: impl FnOnce(CrabKvBuilder) -> CrabKvBuilder,
         work: impl FnOnce(&Store) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        if let Some(store) = &self.held {
-            return work(store);
+        if let Some(session) = &self.session {
+            return work(&session.to_write(self, if_missing)?);
         }
         let store = self.open(if_missing, configure)?;
         let done = work(&store)?;
         self.close(&store);
         Ok(done)
+    }
+
+    /// Closes the store that the shell keeps open; the next line that needs it opens it again. For
+    /// verbs that go by the directory, and want it for themselves.
+    pub(crate) fn let_go(&self) {
+        if let Some(session) = &self.session {
+            session.let_go(self);
+        }
     }
 
     pub(crate) fn open_read_only(&self) -> Result<Store, Failure> {
@@ -152,7 +163,15 @@ impl Context {
     /// A line on stderr, such as a summary.
     pub(crate) fn note(&self, message: impl std::fmt::Display) {
         if !self.options.quiet {
-            say(message);
+            self.say(message);
+        }
+    }
+
+    /// A line on stderr, whatever the options.
+    pub(crate) fn say(&self, message: impl std::fmt::Display) {
+        match self.line {
+            Some(line) => say(format_args!("line {line}: {message}")),
+            None => say(message),
         }
     }
 

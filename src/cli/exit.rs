@@ -24,7 +24,7 @@ Exit codes:
   130  interrupted";
 
 const FALSE: u8 = 1;
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 const LOCKED: u8 = 3;
 const DAMAGED: u8 = 4;
 const IO: u8 = 5;
@@ -46,6 +46,8 @@ pub(crate) enum Outcome {
     Unfit,
     /// Ctrl-C ended it in good order: how far it came.
     Interrupted(String),
+    /// Lines of the shell failed, and have been reported: the exit code of the last one.
+    Failed(u8),
 }
 
 /// Why a verb failed.
@@ -77,6 +79,8 @@ pub(crate) enum Failure {
     Wrong(String),
     /// Whoever reads standard output has read what he wanted.
     ClosedPipe,
+    /// Ctrl-C ended a command of the shell.
+    Interrupted,
 }
 
 impl Failure {
@@ -128,6 +132,7 @@ impl fmt::Display for Failure {
                  --addr"
             ),
             Failure::ClosedPipe => f.write_str("standard output was closed"),
+            Failure::Interrupted => f.write_str("interrupted"),
         }
     }
 }
@@ -144,7 +149,12 @@ fn advice(kind: ErrorKind) -> &'static str {
 
 /// Says on stderr what there is to say, and gives the exit code.
 pub(crate) fn code(outcome: Result<Outcome, Failure>, context: &Context) -> ExitCode {
-    ExitCode::from(match outcome {
+    ExitCode::from(report(outcome, context))
+}
+
+/// As [`code`], as a number.
+pub(crate) fn report(outcome: Result<Outcome, Failure>, context: &Context) -> u8 {
+    match outcome {
         Ok(Outcome::Done) | Err(Failure::ClosedPipe) => 0,
         Ok(Outcome::Absent(key)) => {
             context.note(format_args!("no value for the key {}", text::quoted(&key)));
@@ -162,14 +172,15 @@ pub(crate) fn code(outcome: Result<Outcome, Failure>, context: &Context) -> Exit
             context.note(format_args!("interrupted: {message}"));
             INTERRUPTED
         }
+        Ok(Outcome::Failed(code)) => code,
         Err(failure) => {
-            say(&failure);
+            context.say(&failure);
             if context.options.verbose {
                 say_causes(&failure);
             }
             code_of(&failure)
         }
-    })
+    }
 }
 
 /// What is behind an error, each cause below what it caused.
@@ -179,7 +190,7 @@ fn say_causes(failure: &Failure) {
         Failure::Stdio { source, .. } | Failure::File { source, .. } => Some(source),
         #[cfg(feature = "server")]
         Failure::Listen { source, .. } => Some(source),
-        Failure::Usage(_) | Failure::Wrong(_) | Failure::ClosedPipe => None,
+        Failure::Usage(_) | Failure::Wrong(_) | Failure::ClosedPipe | Failure::Interrupted => None,
     };
     while let Some(error) = cause {
         let _ = writeln!(io::stderr(), "  caused by: {error}");
@@ -196,6 +207,7 @@ fn code_of(failure: &Failure) -> u8 {
         Failure::Listen { .. } => IO,
         Failure::Wrong(_) => DAMAGED,
         Failure::ClosedPipe => 0,
+        Failure::Interrupted => INTERRUPTED,
     }
 }
 

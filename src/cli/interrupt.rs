@@ -1,5 +1,7 @@
 //! Ctrl-C: ends the program at once with 130, or, where work is to be ended in good order, asks
 //! that work to stop. A second Ctrl-C always ends it at once; the store is good either way.
+//!
+//! In the shell the first one only ends the command ([`stay`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::exit::INTERRUPTED;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+static STAYS: AtomicBool = AtomicBool::new(false);
 static WORK: Mutex<Option<Box<dyn FnMut() + Send>>> = Mutex::new(None);
 
 fn work() -> MutexGuard<'static, Option<Box<dyn FnMut() + Send>>> {
@@ -20,6 +23,7 @@ pub(crate) fn install() {
         let again = REQUESTED.swap(true, Ordering::SeqCst);
         match work().as_mut() {
             Some(stop) if !again => stop(),
+            None if !again && STAYS.load(Ordering::SeqCst) => {}
             _ => std::process::exit(i32::from(INTERRUPTED)),
         }
     });
@@ -49,6 +53,16 @@ impl Drop for Graceful {
 /// Whether to stop.
 pub(crate) fn is_requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
+}
+
+/// From now on a first Ctrl-C does not end the program, whatever it is at.
+pub(crate) fn stay() {
+    STAYS.store(true, Ordering::SeqCst);
+}
+
+/// Whether what a command writes is wanted no more, in a program that stays.
+pub(crate) fn ends_output() -> bool {
+    is_requested() && STAYS.load(Ordering::SeqCst)
 }
 
 /// Forgets a request that was followed: for the shell, which goes on.

@@ -83,12 +83,18 @@ fn write_program(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
 /// The environment variables, and what each of them stands for.
 fn variables(command: &Command) -> Vec<(String, String)> {
     let arguments = command.get_arguments();
-    let variables = arguments.filter_map(|argument| {
-        let name = argument.get_env()?.to_string_lossy().into_owned();
-        let option = argument.get_long()?;
-        Some((name, format!("In the place of --{option}")))
-    });
-    variables.collect()
+    let mut variables: Vec<_> = arguments
+        .filter_map(|argument| {
+            let name = argument.get_env()?.to_string_lossy().into_owned();
+            let option = argument.get_long()?;
+            Some((name, format!("In the place of --{option}")))
+        })
+        .collect();
+    variables.push((
+        super::shell::HISTORY_VARIABLE.to_owned(),
+        "The file that keeps what was typed into the shell; empty for none".to_owned(),
+    ));
+    variables
 }
 
 fn write_list<'t>(

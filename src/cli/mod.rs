@@ -45,6 +45,8 @@ mod restore;
 mod scan;
 #[cfg(feature = "server")]
 mod serve;
+mod session;
+mod shell;
 mod stats;
 mod terminal;
 mod text;
@@ -66,7 +68,10 @@ use exit::{Failure, Outcome};
 pub(crate) fn run() -> ExitCode {
     let Args { options, verb } = Args::parse();
     options.color.write_global();
-    interrupt::install();
+    // The shell does so itself, once its line editor has had its way with signals.
+    if !matches!(verb, Verb::Shell(_)) {
+        interrupt::install();
+    }
     let context = Context::new(options);
     let outcome = dispatch(verb, &context);
     exit::code(outcome, &context)
@@ -101,6 +106,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome, Failure> {
         Verb::Repair(args) => repair::run(context, &args),
         Verb::Backup(args) => backup::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
+        Verb::Shell(args) => shell::run(context, &args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(context, &args),
     }

@@ -1,10 +1,20 @@
 //! Standard output: exact bytes, and a reader that may leave at any time.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use super::exit::Failure;
+use super::interrupt;
+
+/// Whether a newline follows each value, whatever stdout is.
+static ENDS_VALUES: AtomicBool = AtomicBool::new(false);
+
+/// From now on a newline follows each value: for the shell, whose answers follow one another.
+pub(crate) fn end_values() {
+    ENDS_VALUES.store(true, Ordering::Relaxed);
+}
 
 /// Standard output for bytes, buffered. What was written is only out after
 /// [`finish`](Output::finish).
@@ -28,6 +38,9 @@ impl Output {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if interrupt::ends_output() {
+            return Err(Failure::Interrupted);
+        }
         self.stdout.write_all(bytes).map_err(failure)
     }
 
@@ -46,11 +59,11 @@ impl Output {
 }
 
 /// Writes a value: nothing but its bytes, so that it can be piped on; on a terminal a newline, so
-/// that the prompt does not stick to it.
+/// that the prompt does not stick to it, and in the shell.
 pub(crate) fn write_value(value: &[u8]) -> Result<(), Failure> {
     let mut output = Output::new();
     output.write(value)?;
-    if output.is_terminal() {
+    if output.is_terminal() || ENDS_VALUES.load(Ordering::Relaxed) {
         output.write(b"\n")?;
     }
     output.finish()

@@ -26,6 +26,8 @@ pub(crate) struct RepairArgs {
 
 pub(crate) fn run(context: &Context, args: &RepairArgs) -> Result<Outcome, Failure> {
     let dir = &context.options.data_dir;
+    // The lock of what is repaired is taken.
+    context.let_go();
     let options = RepairOptions::new().partial_batches(args.partial_batches);
     let watched = Watched::new(context, "repairing");
     let repaired = repair_on(&OsDisk, dir, &args.out, &options, |progress| {

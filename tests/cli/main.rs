@@ -11,4 +11,5 @@ mod everyday;
 mod look;
 mod maintain;
 mod program;
+mod shell;
 mod transfer;
