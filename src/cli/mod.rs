@@ -8,8 +8,6 @@
 //! Data goes to stdout and nothing else does ([`output`]); warnings, summaries, progress and errors
 //! go to stderr. How the program ends is in [`exit`].
 
-#![allow(dead_code, reason = "the verbs that use all of it follow")]
-
 mod args;
 mod backup;
 mod batch;

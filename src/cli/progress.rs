@@ -85,12 +85,6 @@ impl Progress {
         self.show();
     }
 
-    /// So much more is done.
-    pub(crate) fn add(&self, done: u64) {
-        self.bar.inc(done);
-        self.show();
-    }
-
     /// There is another total than was thought.
     pub(crate) fn set_total(&self, total: u64) {
         if total == 0 || self.bar.length() == Some(total) {
@@ -105,11 +99,6 @@ impl Progress {
     /// Takes the bar off the screen.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
-    }
-
-    /// Does something with the bar out of the way, such as writing to the terminal.
-    pub(crate) fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.bar.suspend(work)
     }
 
     fn show(&self) {

@@ -102,7 +102,7 @@ fn run_examples(name: &str) -> usize {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(program.to_owned()).chain(std::env::split_paths(&paths));
     let paths = std::env::join_paths(paths).unwrap();
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     let mut count = 0;
     for section in sections(&text) {
         let dir = TempDir::new().unwrap();
@@ -127,15 +127,15 @@ fn run_examples(name: &str) -> usize {
             let code = output.status.code().unwrap_or(-1);
             if code != example.code || !matches(&example.output, &lines) {
                 let expected = example.output.join("\n");
-                wrong.push_str(&format!(
+                wrong.push(format!(
                     "{name}:{}: $ {}\n--- printed, and exited with {code}:\n{printed}\n--- the \
-                     document has, with {}:\n{expected}\n\n",
+                     document has, with {}:\n{expected}\n",
                     example.line, example.command, example.code
                 ));
             }
         }
     }
-    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     count
 }
 

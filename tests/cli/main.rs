@@ -8,6 +8,8 @@ mod bench;
 #[cfg(unix)]
 mod docs;
 mod everyday;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod look;
 mod maintain;
 mod program;

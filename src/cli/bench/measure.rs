@@ -60,12 +60,6 @@ impl Timed {
             Timed::Some(_) => 16,
         }
     }
-
-    pub(crate) fn noun(self) -> &'static str {
-        match self {
-            Timed::Each(noun) | Timed::Some(noun) => noun,
-        }
-    }
 }
 
 /// What one call did.
