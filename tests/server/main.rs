@@ -2,6 +2,13 @@
 
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    dead_code,
+    reason = "each family of commands uses its part of the clients"
+)]
 
 mod lines;
+mod redis;
+mod resp;
 mod running;
+mod strings;

@@ -1,63 +1,23 @@
 //! Commands about the connection itself.
 
-use super::{Call, Command, Failure, Flag, Flow, Run, integer, is, wrong_arity};
+use super::Flag::{Fast, NoAuth, NoMulti};
+use super::Run::Directly;
+use super::{Call, Command, Failure, Flow, integer, is, wrong_arity};
 use crate::server::resp::Protocol;
 
 pub(crate) const COMMANDS: &[Command] = &[
-    Command {
-        name: "ping",
-        arity: -1,
-        flags: &[Flag::Fast, Flag::NoAuth],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Returns the server's liveliness response.",
-        run: Run::Directly(ping),
-    },
-    Command {
-        name: "echo",
-        arity: 2,
-        flags: &[Flag::Fast],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Returns the given string.",
-        run: Run::Directly(echo),
-    },
-    Command {
-        name: "quit",
-        arity: -1,
-        flags: &[Flag::Fast, Flag::NoAuth, Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Closes the connection.",
-        run: Run::Directly(quit),
-    },
-    Command {
-        name: "reset",
-        arity: 1,
-        flags: &[Flag::Fast, Flag::NoAuth, Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Resets the connection.",
-        run: Run::Directly(reset),
-    },
-    Command {
-        name: "select",
-        arity: 2,
-        flags: &[Flag::Fast],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Changes the selected database.",
-        run: Run::Directly(select),
-    },
-    Command {
-        name: "hello",
-        arity: -1,
-        flags: &[Flag::Fast, Flag::NoAuth, Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "connection",
-        summary: "Handshakes with the server.",
-        run: Run::Directly(hello),
-    },
+    Command::new("ping", -1, &[Fast, NoAuth], Directly(ping))
+        .about("connection", "Returns the server's liveliness response."),
+    Command::new("echo", 2, &[Fast], Directly(echo))
+        .about("connection", "Returns the given string."),
+    Command::new("quit", -1, &[Fast, NoAuth, NoMulti], Directly(quit))
+        .about("connection", "Closes the connection."),
+    Command::new("reset", 1, &[Fast, NoAuth, NoMulti], Directly(reset))
+        .about("connection", "Resets the connection."),
+    Command::new("select", 2, &[Fast], Directly(select))
+        .about("connection", "Changes the selected database."),
+    Command::new("hello", -1, &[Fast, NoAuth, NoMulti], Directly(hello))
+        .about("connection", "Handshakes with the server."),
 ];
 
 fn ping(call: &mut Call<'_, '_>) -> Result<(), Failure> {

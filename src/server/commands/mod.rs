@@ -41,6 +41,41 @@ pub(crate) struct Command {
     pub(crate) run: Run,
 }
 
+impl Command {
+    /// One that takes no keys, until [`keys`](Command::keys) says where they are.
+    pub(crate) const fn new(
+        name: &'static str,
+        arity: i32,
+        flags: &'static [Flag],
+        run: Run,
+    ) -> Command {
+        Command {
+            name,
+            arity,
+            flags,
+            keys: (0, 0, 0),
+            group: "",
+            summary: "",
+            run,
+        }
+    }
+
+    pub(crate) const fn keys(self, first: i32, last: i32, step: i32) -> Command {
+        Command {
+            keys: (first, last, step),
+            ..self
+        }
+    }
+
+    pub(crate) const fn about(self, group: &'static str, summary: &'static str) -> Command {
+        Command {
+            group,
+            summary,
+            ..self
+        }
+    }
+}
+
 /// How a command is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run {

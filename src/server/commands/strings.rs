@@ -2,28 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Call, Command, Failure, Flag, Run, integer, is};
+use super::Flag::{DenyOom, Fast, ReadOnly, Write};
+use super::Run::Directly;
+use super::{Call, Command, Failure, integer, is};
 use crate::server::keyspace::Change;
 
 pub(crate) const COMMANDS: &[Command] = &[
-    Command {
-        name: "get",
-        arity: 2,
-        flags: &[Flag::ReadOnly, Flag::Fast],
-        keys: (1, 1, 1),
-        group: "string",
-        summary: "Returns the string value of a key.",
-        run: Run::Directly(get),
-    },
-    Command {
-        name: "set",
-        arity: -3,
-        flags: &[Flag::Write, Flag::DenyOom],
-        keys: (1, 1, 1),
-        group: "string",
-        summary: "Sets the string value of a key, ignoring its type.",
-        run: Run::Directly(set),
-    },
+    Command::new("get", 2, &[ReadOnly, Fast], Directly(get))
+        .keys(1, 1, 1)
+        .about("string", "Returns the string value of a key."),
+    Command::new("set", -3, &[Write, DenyOom], Directly(set))
+        .keys(1, 1, 1)
+        .about(
+            "string",
+            "Sets the string value of a key, ignoring its type.",
+        ),
 ];
 
 fn get(call: &mut Call<'_, '_>) -> Result<(), Failure> {

@@ -3,55 +3,28 @@
 //! A transaction is run with nobody else writing, and its changes are one atomic batch of the store.
 //! What a connection watches is remembered with its version.
 
-use super::{Call, Command, Failure, Flag, Run};
+use super::Flag::{Fast, NoMulti};
+use super::Run::{Alone, Directly};
+use super::{Call, Command, Failure};
 use crate::server::session::Transaction;
 
 pub(crate) const COMMANDS: &[Command] = &[
-    Command {
-        name: "multi",
-        arity: 1,
-        flags: &[Flag::Fast, Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "transactions",
-        summary: "Starts a transaction.",
-        run: Run::Directly(multi),
-    },
-    Command {
-        name: "exec",
-        arity: 1,
-        flags: &[Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "transactions",
-        summary: "Executes all commands in a transaction.",
-        run: Run::Alone(exec),
-    },
-    Command {
-        name: "discard",
-        arity: 1,
-        flags: &[Flag::Fast, Flag::NoMulti],
-        keys: (0, 0, 0),
-        group: "transactions",
-        summary: "Discards a transaction.",
-        run: Run::Directly(discard),
-    },
-    Command {
-        name: "watch",
-        arity: -2,
-        flags: &[Flag::Fast, Flag::NoMulti],
-        keys: (1, -1, 1),
-        group: "transactions",
-        summary: "Monitors changes to keys to determine the execution of a transaction.",
-        run: Run::Directly(watch),
-    },
-    Command {
-        name: "unwatch",
-        arity: 1,
-        flags: &[Flag::Fast],
-        keys: (0, 0, 0),
-        group: "transactions",
-        summary: "Forgets about watched keys of a transaction.",
-        run: Run::Directly(unwatch),
-    },
+    Command::new("multi", 1, &[Fast, NoMulti], Directly(multi))
+        .about("transactions", "Starts a transaction."),
+    Command::new("exec", 1, &[NoMulti], Alone(exec))
+        .about("transactions", "Executes all commands in a transaction."),
+    Command::new("discard", 1, &[Fast, NoMulti], Directly(discard))
+        .about("transactions", "Discards a transaction."),
+    Command::new("watch", -2, &[Fast, NoMulti], Directly(watch))
+        .keys(1, -1, 1)
+        .about(
+            "transactions",
+            "Monitors changes to keys to determine the execution of a transaction.",
+        ),
+    Command::new("unwatch", 1, &[Fast], Directly(unwatch)).about(
+        "transactions",
+        "Forgets about watched keys of a transaction.",
+    ),
 ];
 
 fn multi(call: &mut Call<'_, '_>) -> Result<(), Failure> {
