@@ -199,8 +199,15 @@ impl Call<'_, '_> {
 /// The version of Redis whose commands these are.
 pub(crate) const REDIS_VERSION: &str = "7.4.0";
 
+/// The length of -2^63.
+const MAX_INTEGER_LEN: usize = 20;
+
 /// An integer of 64 bits, as Redis takes it: no blanks, no plus, no leading zeros.
 pub(crate) fn integer(word: &[u8]) -> Result<i64, Failure> {
+    // A value can be long, and need not be read then.
+    if word.len() > MAX_INTEGER_LEN {
+        return Err(Failure::not_an_integer());
+    }
     let text = std::str::from_utf8(word).map_err(|_| Failure::not_an_integer())?;
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_canonical = match digits.as_bytes() {
