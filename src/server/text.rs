@@ -11,7 +11,7 @@ use super::inline;
 use super::keyspace::Keyspace;
 use crate::cli::units;
 
-const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 PUT key value [ttl=45]   puts a value, for 45 seconds (or 1h30m); answers OK
 GET key                  answers VALUE value, or NOT_FOUND
 DELETE key               answers OK, whether there was a value or not
@@ -82,10 +82,17 @@ fn reason(failure: &Failure) -> String {
 }
 
 fn put(key: &[u8], value: &[u8], ttl: Option<&[u8]>, shared: &Shared, output: &mut Vec<u8>) {
-    let ttl = match ttl.map(parse_ttl) {
+    let ttl = match ttl {
         None => shared.config.default_ttl,
-        Some(Ok(ttl)) => Some(ttl),
-        Some(Err(reason)) => return error(&reason, output),
+        // A third word without a name is more likely the value's second one.
+        Some(word) if !word.contains(&b'=') => {
+            let reason = "after the value there can be ttl=45; put quotes around what has spaces";
+            return error(reason, output);
+        }
+        Some(word) => match parse_ttl(word) {
+            Ok(ttl) => Some(ttl),
+            Err(reason) => return error(&reason, output),
+        },
     };
     // What lasts longer than time does, lasts.
     let expires_at = ttl.and_then(|ttl| SystemTime::now().checked_add(ttl));
@@ -93,11 +100,13 @@ fn put(key: &[u8], value: &[u8], ttl: Option<&[u8]>, shared: &Shared, output: &m
     done(keyspace.put(key, value, expires_at), output);
 }
 
-fn parse_ttl(word: &[u8]) -> Result<Duration, String> {
+/// `ttl=45`, `1h30m`.
+pub(crate) fn parse_ttl(word: &[u8]) -> Result<Duration, String> {
     let text = String::from_utf8_lossy(word);
     match text.split_once('=') {
+        None => units::parse_ttl(&text),
         Some((name, ttl)) if name.eq_ignore_ascii_case("ttl") => units::parse_ttl(ttl),
-        _ => Err("after the value there can be ttl=45; put quotes around what has spaces".into()),
+        Some(_) => Err("after the value there can be ttl=45".to_owned()),
     }
 }
 
@@ -135,8 +144,17 @@ fn compact() -> Flow {
 }
 
 fn stats(store: &Store, output: &mut Vec<u8>) {
+    for (name, figure) in figures(store) {
+        // Writing to a vector cannot fail.
+        let _ = writeln!(output, "{name} {figure}");
+    }
+    output.extend_from_slice(b"END\n");
+}
+
+/// What there is to know of the store, with names.
+pub(crate) fn figures(store: &Store) -> [(&'static str, u64); 11] {
     let stats = store.stats();
-    for (name, figure) in [
+    [
         ("keys", stats.keys),
         ("segments", stats.segments.len() as u64),
         ("data_bytes", stats.data_bytes),
@@ -148,9 +166,5 @@ fn stats(store: &Store, output: &mut Vec<u8>) {
         ("mapped_bytes", stats.mapped_bytes),
         ("merges", stats.merges),
         ("syncs", stats.syncs),
-    ] {
-        // Writing to a vector cannot fail.
-        let _ = writeln!(output, "{name} {figure}");
-    }
-    output.extend_from_slice(b"END\n");
+    ]
 }

@@ -1,11 +1,11 @@
-//! Commands about strings.
+//! Commands about strings, and the store's own verbs.
 
 use std::time::Duration;
 
 use tempfile::{TempDir, tempdir};
 
 use crate::redis::{Redis, compare};
-use crate::resp::{Reply, array, error, simple};
+use crate::resp::{Reply, Resp, array, error, simple};
 use crate::running::Running;
 
 fn started(options: &[&str]) -> (TempDir, Running) {
@@ -179,13 +179,16 @@ fn new_values_live_as_long_as_the_server_says() {
         "SETRANGE g 0 1",
         "SETBIT h 0 1",
         "INCRBYFLOAT i 1",
+        "PUT j 1",
     ] {
         client.ask(command);
     }
+    client.ask("PUT k 1 1h");
     std::thread::sleep(Duration::from_millis(1100));
-    for key in "abcdefghi".chars() {
+    for key in "abcdefghij".chars() {
         assert_eq!(client.ask(&format!("GET {key}")), Reply::Null, "{key}");
     }
+    assert_eq!(client.ask("GET k"), "1".into());
 }
 
 #[test]
@@ -605,4 +608,71 @@ fn one_byte_far_behind_takes_no_more_than_values_may() {
     );
     assert_eq!(client.ask("BITCOUNT a"), Reply::Integer(4));
     assert_eq!(client.ask("BITPOS a 1"), Reply::Integer((len - 1) * 8 + 1));
+}
+
+/// The store's own verbs, for who has sent a frame.
+#[test]
+fn the_verbs_of_lines_are_commands_as_well() {
+    let (_dir, server) = started(&[]);
+    for mut client in [server.resp(), server.resp3()] {
+        assert_eq!(client.ask("PUT a 1"), simple("OK"));
+        assert_eq!(client.ask("put b 1 ttl=1h"), simple("OK"));
+        assert_eq!(client.ask("PUT c 1 45"), simple("OK"));
+        for (command, text) in [
+            ("PUT a 1 ttl=x", "ERR a TTL"),
+            ("PUT a 1 0", "ERR a TTL"),
+            ("PUT a 1 for=5", "ERR after the value"),
+            ("PUT a 1 5 6", "ERR syntax error"),
+            ("PUT a", "ERR wrong number of arguments for 'put' command"),
+        ] {
+            let reply = client.ask(command);
+            let is_expected = matches!(&reply, Reply::Error(found) if found.starts_with(text));
+            assert!(is_expected, "{command}: {reply:?}");
+        }
+        assert_eq!(client.ask("DELETE a"), simple("OK"));
+        assert_eq!(client.ask("DELETE a"), simple("OK"));
+        assert_eq!(
+            client.ask("MGET a b"),
+            Reply::Array(vec![Reply::Null, "1".into()])
+        );
+        assert_eq!(client.ask("COMPACT"), simple("OK"));
+        assert_eq!(figure(client.ask("STATS"), "keys"), 2);
+        let Reply::Array(lines) = client.ask("HELP") else {
+            panic!("HELP returns an array");
+        };
+        assert!(matches!(&lines[0], Reply::Bulk(line) if line.starts_with(b"PUT key value")));
+        transaction_of_verbs(&mut client);
+    }
+}
+
+fn transaction_of_verbs(client: &mut Resp) {
+    client.ask("MULTI");
+    for command in ["PUT a 1", "GET a", "DELETE a", "GET a", "COMPACT"] {
+        assert_eq!(client.ask(command), simple("QUEUED"));
+    }
+    let expected = vec![
+        simple("OK"),
+        "1".into(),
+        simple("OK"),
+        Reply::Null,
+        simple("OK"),
+    ];
+    assert_eq!(client.ask("EXEC"), Reply::Array(expected));
+}
+
+/// One of the figures, whichever version they came in.
+fn figure(stats: Reply, name: &str) -> i64 {
+    let pairs = match stats {
+        Reply::Map(pairs) => pairs,
+        Reply::Array(words) => words
+            .chunks(2)
+            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .collect(),
+        _ => panic!("{stats:?}"),
+    };
+    let found = pairs.into_iter().find(|(key, _)| *key == name.into());
+    match found {
+        Some((_, Reply::Integer(figure))) => figure,
+        other => panic!("{other:?}"),
+    }
 }

@@ -12,6 +12,7 @@
 mod connection;
 mod strings;
 mod transactions;
+mod verbs;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -238,6 +239,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
         connection::COMMANDS,
         strings::COMMANDS,
         transactions::COMMANDS,
+        verbs::COMMANDS,
     ]
     .into_iter()
     .flatten()
