@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use crabkv::{Modification, SeqNo, Store, Value, WriteBatch};
+use crabkv::{MAX_BATCH_BYTES, MAX_KEY_LEN, Modification, SeqNo, Store, Value, WriteBatch};
 
 use super::commands::Failure;
 use super::syncer::Syncer;
@@ -35,8 +35,41 @@ pub(crate) struct Keyspace<'a> {
     transaction: Option<RefCell<Pending>>,
 }
 
-/// The changes of a transaction, by key; `None` for a delete.
-type Pending = HashMap<Vec<u8>, Option<(Vec<u8>, Option<SystemTime>)>>;
+/// What a key becomes: a value and when it expires; `None` for a delete.
+type Pended = Option<(Vec<u8>, Option<SystemTime>)>;
+
+/// The changes of a transaction, by key.
+#[derive(Default)]
+struct Pending {
+    changes: HashMap<Vec<u8>, Pended>,
+    /// Of all keys and values in it.
+    bytes: usize,
+}
+
+impl Pending {
+    /// One command can make a value of half a GiB out of a few bytes, so a transaction of many is
+    /// stopped at what a batch can hold, and not when all of it has been made.
+    fn insert(&mut self, key: &[u8], change: Pended) -> Result<(), Failure> {
+        if key.len() > MAX_KEY_LEN {
+            // The batch would refuse it too, and all the others with it.
+            return Err(Failure::Store(crabkv::Error::KeyTooLarge {
+                len: key.len(),
+                max: MAX_KEY_LEN,
+            }));
+        }
+        let len = |change: &Pended| change.as_ref().map_or(0, |(value, _)| value.len());
+        let old = self.changes.get(key).map(|old| key.len() + len(old));
+        let bytes = self.bytes - old.unwrap_or(0) + key.len() + len(&change);
+        if bytes as u64 > MAX_BATCH_BYTES {
+            return Err(Failure::new(format!(
+                "ERR a transaction changes at most {MAX_BATCH_BYTES} bytes"
+            )));
+        }
+        self.bytes = bytes;
+        self.changes.insert(key.to_vec(), change);
+        Ok(())
+    }
+}
 
 impl<'a> Keyspace<'a> {
     pub(crate) fn direct(store: &'a Store, syncer: &'a Syncer) -> Keyspace<'a> {
@@ -70,7 +103,7 @@ impl<'a> Keyspace<'a> {
         show: impl FnOnce(Option<Current<'_>>) -> T,
     ) -> Result<T, Failure> {
         if let Some(pending) = &self.transaction {
-            if let Some(change) = pending.borrow().get(key) {
+            if let Some(change) = pending.borrow().changes.get(key) {
                 return Ok(show(change.as_ref().and_then(pending_value)));
             }
         }
@@ -90,8 +123,7 @@ impl<'a> Keyspace<'a> {
     ) -> Result<(), Failure> {
         if let Some(pending) = &self.transaction {
             let change = Some((value.to_vec(), expires_at));
-            pending.borrow_mut().insert(key.to_vec(), change);
-            return Ok(());
+            return pending.borrow_mut().insert(key, change);
         }
         self.syncer.write(|| match expires_at {
             // The server opens its store without a default TTL.
@@ -123,7 +155,7 @@ impl<'a> Keyspace<'a> {
                 Change::Put(value, expires_at) => Some((value, expires_at)),
                 Change::Delete => None,
             };
-            pending.borrow_mut().insert(key.to_vec(), change);
+            pending.borrow_mut().insert(key, change)?;
             return Ok(result);
         }
         self.syncer.write(|| {
@@ -148,16 +180,17 @@ impl<'a> Keyspace<'a> {
         let Some(pending) = self.transaction else {
             return Ok(());
         };
-        let pending = pending.into_inner();
-        if pending.is_empty() {
+        let changes = pending.into_inner().changes;
+        if changes.is_empty() {
             return Ok(());
         }
         let mut batch = WriteBatch::new();
-        for (key, change) in &pending {
+        // Each value is given up when the batch has it.
+        for (key, change) in changes {
             match change {
                 None => batch.delete(key)?,
                 Some((value, None)) => batch.put(key, value)?,
-                Some((value, Some(at))) => batch.put_expiring_at(key, value, *at)?,
+                Some((value, Some(at))) => batch.put_expiring_at(key, value, at)?,
             };
         }
         Ok(self.syncer.write(|| self.store.write(&batch))?)

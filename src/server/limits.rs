@@ -16,6 +16,10 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// With more than this waiting to be sent, a connection's next request waits too.
 pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
 
+/// With more than this to be sent, no further part is added to a reply of many parts: few bytes of
+/// request can ask for the same large value many times.
+pub(crate) const REPLY_BYTES: usize = 512 << 20;
+
 /// A buffer that grew beyond this is given back when it is empty.
 pub(crate) const KEPT_BYTES: usize = 256 << 10;
 

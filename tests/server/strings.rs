@@ -610,6 +610,76 @@ fn one_byte_far_behind_takes_no_more_than_values_may() {
     assert_eq!(client.ask("BITPOS a 1"), Reply::Integer((len - 1) * 8 + 1));
 }
 
+#[test]
+fn a_small_request_gets_no_endless_reply() {
+    let (_dir, server) = started(&["--sync-interval", "1s"]);
+    let mut client = server.resp();
+    client.ask(&format!("SETRANGE a {} x", (64 << 20) - 1));
+    let too_long = error("ERR the reply has more than 536870912 bytes");
+    assert_eq!(client.ask(&format!("MGET {}", "a ".repeat(1000))), too_long);
+    client.ask("MULTI");
+    client.ask("SET b 1");
+    for _ in 0..20 {
+        client.ask("GET a");
+    }
+    assert_eq!(client.ask("EXEC"), too_long);
+    assert_eq!(client.ask("GET b"), Reply::Null);
+    let Reply::Array(values) = client.ask("MGET a a") else {
+        panic!("MGET returns an array");
+    };
+    assert_eq!(values.len(), 2);
+}
+
+#[test]
+fn a_key_that_is_too_long_fails_alone_in_a_transaction() {
+    let (_dir, server) = started(&[]);
+    let mut client = server.resp();
+    let key = "k".repeat(70_000);
+    client.ask("MULTI");
+    client.ask("SET a 1");
+    client.call(&["SET", &key, "1"]);
+    client.call(&["INCR", &key]);
+    let Reply::Array(replies) = client.ask("EXEC") else {
+        panic!("EXEC returns an array");
+    };
+    assert_eq!(replies[0], simple("OK"));
+    for reply in &replies[1..] {
+        let is_expected = matches!(reply, Reply::Error(text) if text.contains("65535"));
+        assert!(is_expected, "{reply:?}");
+    }
+    assert_eq!(client.ask("GET a"), "1".into());
+    // Of several keys of one command all or none are set.
+    assert!(matches!(
+        client.call(&["MSET", "b", "1", &key, "1"]),
+        Reply::Error(_)
+    ));
+    assert_eq!(client.ask("GET b"), Reply::Null);
+}
+
+/// Not when it has made them, for they would take far more memory than the requests for them.
+#[test]
+fn a_transaction_of_huge_values_is_stopped_at_what_a_batch_holds() {
+    let (_dir, server) = started(&["--sync-interval", "1s"]);
+    let mut client = server.resp();
+    client.ask("MULTI");
+    for key in ["a", "b", "c"] {
+        client.ask(&format!("SETRANGE {key} 536870000 x"));
+    }
+    for key in ["a", "b", "c"] {
+        client.ask(&format!("SET {key} {key}"));
+    }
+    let expected = vec![
+        Reply::Integer(536_870_001),
+        Reply::Integer(536_870_001),
+        error("ERR a transaction changes at most 1073741824 bytes"),
+        simple("OK"),
+        simple("OK"),
+        simple("OK"),
+    ];
+    assert_eq!(client.ask("EXEC"), Reply::Array(expected));
+    assert_eq!(client.ask("MGET a b c"), array(["a", "b", "c"]));
+}
+
 /// The store's own verbs, for who has sent a frame.
 #[test]
 fn the_verbs_of_lines_are_commands_as_well() {

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use super::event_loop::Shared;
 use super::keyspace::Keyspace;
+use super::limits::REPLY_BYTES;
 use super::resp::Reply;
 use super::session::{Queued, Replies, Session, Transaction};
 use super::turnstile::Turnstile;
@@ -177,7 +178,7 @@ impl Call<'_, '_> {
     pub(crate) fn run_within(&mut self, command: &'static Command, words: &[&[u8]]) {
         let (Run::Directly(handler) | Run::Alone(handler)) = command.run;
         let output = self.reply.output();
-        let flow = run(
+        let (flow, _) = run(
             handler,
             words,
             self.keyspace,
@@ -188,6 +189,16 @@ impl Call<'_, '_> {
         if let Flow::Later(job) = flow {
             output.extend_from_slice(&job(self.shared));
         }
+    }
+
+    /// Whether a reply of many parts may have another one.
+    pub(crate) fn has_room(&mut self) -> Result<(), Failure> {
+        if self.reply.output().len() > REPLY_BYTES {
+            return Err(Failure::new(format!(
+                "ERR the reply has more than {REPLY_BYTES} bytes"
+            )));
+        }
+        Ok(())
     }
 
     /// When a value expires that is put now and says nothing of it.
@@ -369,22 +380,26 @@ fn run_now(
     match command.run {
         Run::Directly(handler) => {
             let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
-            run(handler, words, &keyspace, session, shared, output)
+            run(handler, words, &keyspace, session, shared, output).0
         }
         Run::Alone(handler) => turnstile.alone(|| {
             let keyspace = Keyspace::transaction(&shared.store, &shared.syncer);
             let begin = output.len();
-            let flow = run(handler, words, &keyspace, session, shared, output);
-            if let Err(failure) = keyspace.commit() {
-                output.truncate(begin);
-                Reply::new(output, session.protocol).error(&failure.text());
+            let (flow, is_done) = run(handler, words, &keyspace, session, shared, output);
+            // What has failed has changed nothing.
+            if is_done {
+                if let Err(failure) = keyspace.commit() {
+                    output.truncate(begin);
+                    Reply::new(output, session.protocol).error(&failure.text());
+                }
             }
             flow
         }),
     }
 }
 
-/// Runs a handler. An error takes the place of what it had replied so far.
+/// Runs a handler, and says whether it succeeded. An error takes the place of what it had replied so
+/// far.
 fn run(
     handler: Handler,
     words: &[&[u8]],
@@ -392,7 +407,7 @@ fn run(
     session: &mut Session,
     shared: &Shared,
     output: &mut Vec<u8>,
-) -> Flow {
+) -> (Flow, bool) {
     let begin = output.len();
     let protocol = session.protocol;
     let mut call = Call {
@@ -405,9 +420,10 @@ fn run(
     };
     let done = handler(&mut call);
     let flow = call.flow;
+    let is_done = done.is_ok();
     if let Err(failure) = done {
         output.truncate(begin);
         Reply::new(output, protocol).error(&failure.text());
     }
-    flow
+    (flow, is_done)
 }

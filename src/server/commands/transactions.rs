@@ -86,6 +86,8 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     call.reply.array(queue.len());
     for queued in queue {
         let words: Vec<&[u8]> = queued.arguments.iter().map(Vec::as_slice).collect();
+        // Otherwise nothing of it is done.
+        call.has_room()?;
         call.run_within(queued.command, &words);
     }
     Ok(())

@@ -153,6 +153,7 @@ pub(super) fn mget(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     let keys = &call.words[1..];
     call.reply.array(keys.len());
     for key in keys {
+        call.has_room()?;
         let reply = &mut call.reply;
         call.keyspace.read(key, |current| match current {
             Some(current) => reply.bulk(current.value),
