@@ -8,6 +8,7 @@
 )]
 
 mod lines;
+mod load;
 mod redis;
 mod resp;
 mod running;

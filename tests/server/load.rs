@@ -1,0 +1,146 @@
+//! Many connections, and the end of a server in the middle of their work.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crabkv::Store;
+use tempfile::tempdir;
+
+use crate::resp::{Reply, request, simple};
+use crate::running::Running;
+
+/// A transaction is there as a whole or not at all, and what was answered is there.
+#[test]
+fn a_kill_under_load_loses_nothing_that_was_answered() {
+    const THREADS: usize = 4;
+    let dir = tempdir().unwrap();
+    let mut begin = 0u64;
+    for round in 0..4 {
+        let server = Running::start(dir.path(), &[]);
+        let addr = server.addr;
+        // The last number of each thread that was acknowledged, and the last that was sent.
+        let workers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let mut client = server.resp();
+                thread::spawn(move || {
+                    let mut acknowledged = None;
+                    let mut sent = begin;
+                    for number in begin.. {
+                        sent = number;
+                        let value = number.to_string();
+                        let words = |name: &str| {
+                            let key = format!("{name}{thread}");
+                            request(&["SET", key.as_str(), value.as_str()])
+                        };
+                        let mut requests = words("plain");
+                        requests.extend(request(&["MULTI"]));
+                        requests.extend(words("first"));
+                        requests.extend(words("second"));
+                        requests.extend(request(&["EXEC"]));
+                        let done = client.stream.write_all(&requests).is_ok()
+                            && (0..5).all(|_| client.try_reply().is_some());
+                        if !done {
+                            break;
+                        }
+                        acknowledged = Some(number);
+                    }
+                    (acknowledged, sent)
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300 + 100 * round));
+        server.kill();
+        assert!(TcpStream::connect(addr).is_err());
+        let store = Store::open(dir.path()).unwrap();
+        let number = |key: String| -> Option<u64> {
+            let value = store.get(key).unwrap()?;
+            Some(std::str::from_utf8(&value).unwrap().parse().unwrap())
+        };
+        for (thread, worker) in workers.into_iter().enumerate() {
+            let (acknowledged, sent) = worker.join().unwrap();
+            let plain = number(format!("plain{thread}"));
+            assert!(plain >= acknowledged && plain <= Some(sent), "{plain:?}");
+            let first = number(format!("first{thread}"));
+            assert_eq!(first, number(format!("second{thread}")));
+            assert!(first >= acknowledged && first <= Some(sent), "{first:?}");
+            assert!(acknowledged.is_some(), "nothing was done in time");
+            begin = begin.max(sent + 1);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+/// The process's own memory, in bytes.
+fn own_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn idle_connections_cost_little_and_busy_ones_leave_nothing_behind() {
+    const IDLE: usize = 1000;
+    const BUSY: usize = 50;
+    let dir = tempdir().unwrap();
+    let server = Running::start(dir.path(), &["--max-connections", "2000"]);
+    let before = own_memory(server.pid());
+    let idle: Vec<_> = (0..IDLE).map(|_| server.resp()).collect();
+    let work = |rounds: usize| {
+        thread::scope(|scope| {
+            for client in 0..BUSY {
+                let mut busy = server.resp();
+                scope.spawn(move || {
+                    let value = "v".repeat(100);
+                    for round in 0..rounds {
+                        let key = format!("key{client}:{}", round % 20);
+                        let reply = busy.call(&["SET", key.as_str(), value.as_str()]);
+                        assert_eq!(reply, simple("OK"));
+                        let reply = busy.call(&["GET", key.as_str()]);
+                        assert_eq!(reply, Reply::from(value.as_str()));
+                    }
+                });
+            }
+        });
+    };
+    work(100);
+    let settled = own_memory(server.pid());
+    work(400);
+    let after = own_memory(server.pid());
+    // An idle connection has no buffers; its record and its socket's are a few hundred bytes here.
+    let limit = before + (IDLE as u64) * (16 << 10) + (16 << 20);
+    assert!(settled < limit, "{before} bytes before, {settled} with all");
+    assert!(
+        after < settled + (4 << 20),
+        "{settled} bytes grew to {after}"
+    );
+    // They still work.
+    for mut client in idle {
+        assert_eq!(client.ask("PING"), simple("PONG"));
+    }
+}
+
+#[test]
+fn a_client_that_sends_a_byte_at_a_time_holds_up_nobody() {
+    let dir = tempdir().unwrap();
+    let server = Running::start(dir.path(), &[]);
+    let mut slow = server.resp();
+    let mut other = server.resp();
+    let begun = Instant::now();
+    for byte in request(&["SET", "slow", "value"]) {
+        slow.send(&[byte]);
+        assert_eq!(other.ask("PING"), simple("PONG"));
+    }
+    assert_eq!(slow.reply(), simple("OK"));
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
