@@ -32,6 +32,7 @@
 //! | several writes, all or nothing | [`WriteBatch`] |
 //! | writes that depend on what is there | [`Store::compare_and_swap`], [`Store::update`], [`Store::modify`], [`Store::increment`], [`Store::put_if_absent`] |
 //! | iteration, to be resumed at will | [`Store::iter`], [`Iter`], [`Cursor`] |
+//! | keys a few at a time, with nothing to keep but a number | [`Store::scan_keys`] |
 //! | what was written since, also after a restart; following as it is written | [`Store::changes`], [`Store::watch`] |
 //! | reading beside a process that writes | [`Store::open_read_only`], [`Store::refresh`] |
 //! | who has a directory open for writing | [`lock_holder`] |
@@ -95,8 +96,8 @@ pub use repair::{LostRange, ManifestUse, RepairOptions, RepairReport, repair, re
 pub use segment::ReadMode;
 pub use store::{
     Change, ChangeKind, Changes, CrabKvBuilder, Cursor, Durability, Iter, Modification,
-    NextCompaction, NotYetFree, Reader, SegmentExplanation, SegmentStats, SpaceExplanation, Stats,
-    Store, Value, Verify, Watch, WriteBatch,
+    NextCompaction, NotYetFree, Reader, ScannedKeys, SegmentExplanation, SegmentStats,
+    SpaceExplanation, Stats, Store, Value, Verify, Watch, WriteBatch,
 };
 
 pub use verify::{Damage, DamageKind, Note, NoteKind, VerifyReport, verify, verify_on};

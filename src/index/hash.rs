@@ -47,6 +47,14 @@ impl IndexHash {
         IndexHash(position)
     }
 
+    /// The lowest hash with this home of those whose top bits are the same.
+    #[inline]
+    pub(super) fn with_home(self, home: usize) -> IndexHash {
+        debug_assert!(home < BUCKETS);
+        let low = ((home as u64) << HOME_BITS).div_ceil(BUCKETS as u64);
+        IndexHash(self.0 >> HOME_BITS << HOME_BITS | low)
+    }
+
     /// Its position in the walk: below 2^48.
     #[inline]
     pub(crate) fn position(self) -> u64 {

@@ -29,6 +29,7 @@ mod loading;
 mod page;
 mod slab;
 mod slot;
+mod stretch;
 mod writer;
 
 #[cfg(all(test, loom))]

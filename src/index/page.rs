@@ -12,6 +12,7 @@
 //!
 //! From 1 and 3: a search may end at the first bucket whose last slot is EMPTY.
 
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 use super::glance::{Glance, glance};
@@ -166,6 +167,31 @@ impl Page {
             .map(|slot| Word::read(slot, Ordering::Acquire))
             .enumerate()
             .filter(|(_, word)| word.is_live())
+    }
+
+    /// Calls `visit` with the entries that lie in `buckets`, in order, and ends behind the first
+    /// bucket with an EMPTY slot at which `is_enough`: no entry with a home up to there lies
+    /// beyond. Gives the bucket after that one, or `None` if there is none such.
+    pub(super) fn entries_in(
+        &self,
+        buckets: Range<usize>,
+        mut visit: impl FnMut(Word),
+        mut is_enough: impl FnMut() -> bool,
+    ) -> Option<usize> {
+        self.assert_in_use();
+        for bucket in buckets {
+            let mut last = Word::EMPTY;
+            for slot in &self.buckets[bucket].slots {
+                last = Word::read(slot, Ordering::Acquire);
+                if last.is_live() {
+                    visit(last);
+                }
+            }
+            if last == Word::EMPTY && is_enough() {
+                return Some(bucket + 1);
+            }
+        }
+        None
     }
 
     pub(super) fn local_depth(&self) -> u32 {

@@ -6,26 +6,27 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::page::SLOTS;
+use super::stretch::tests::walk_stretches;
 use super::*;
 
 /// A few thousand keys more than one page holds.
-const SEVERAL_PAGES: u64 = 20_000;
+pub(super) const SEVERAL_PAGES: u64 = 20_000;
 
-fn new_index() -> (Arc<Collector>, Arc<Index>, IndexWriter) {
+pub(super) fn new_index() -> (Arc<Collector>, Arc<Index>, IndexWriter) {
     let collector = Arc::new(Collector::new());
     let (index, writer) = Index::new(Arc::clone(&collector));
     (collector, index, writer)
 }
 
 /// Splitmix64: even and repeatable.
-fn mix(n: u64) -> u64 {
+pub(super) fn mix(n: u64) -> u64 {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-fn even(key: u64) -> IndexHash {
+pub(super) fn even(key: u64) -> IndexHash {
     IndexHash::new(mix(key))
 }
 
@@ -34,7 +35,7 @@ fn at(key: u64, version: u32) -> Location {
     Location::new(version, (key + 8) * 8)
 }
 
-fn key_at(location: Location) -> u64 {
+pub(super) fn key_at(location: Location) -> u64 {
     location.offset() / 8 - 8
 }
 
@@ -42,12 +43,17 @@ fn is(key: u64) -> impl Fn(Location) -> Result<bool, Infallible> {
     move |location| Ok(key_at(location) == key)
 }
 
-fn put(writer: &mut IndexWriter, hash: IndexHash, key: u64, version: u32) -> Option<Location> {
+pub(super) fn put(
+    writer: &mut IndexWriter,
+    hash: IndexHash,
+    key: u64,
+    version: u32,
+) -> Option<Location> {
     let Ok(old) = writer.upsert(hash, at(key, version), false, is(key));
     old
 }
 
-fn remove(writer: &mut IndexWriter, hash: IndexHash, key: u64) -> Option<Location> {
+pub(super) fn remove(writer: &mut IndexWriter, hash: IndexHash, key: u64) -> Option<Location> {
     let Ok(old) = writer.remove(hash, is(key));
     old
 }
@@ -112,6 +118,9 @@ fn agrees_with_a_map(keys: u64, steps: u64, hash: impl Fn(u64) -> IndexHash) {
     let mut expected: Vec<Location> = model.into_values().collect();
     expected.sort_unstable();
     assert_eq!(walk(&index, &pin), expected);
+    for at_least in [1, 100] {
+        assert_eq!(walk_stretches(&index, &pin, at_least, &hash), expected);
+    }
 }
 
 #[test]
