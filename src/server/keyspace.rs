@@ -175,6 +175,47 @@ impl<'a> Keyspace<'a> {
         })?
     }
 
+    /// Some keys of the store from a position on, and where to go on; see [`Store::scan_keys`].
+    /// What a transaction has changed is not among them, but in
+    /// [`pending_keys`](Keyspace::pending_keys).
+    pub(crate) fn scan(
+        &self,
+        position: u64,
+        count: usize,
+    ) -> Result<(Vec<Vec<u8>>, Option<u64>), Failure> {
+        let mut some = self.store.scan_keys(position, count)?;
+        if let Some(pending) = &self.transaction {
+            let pending = pending.borrow();
+            some.keys.retain(|key| !pending.changes.contains_key(key));
+        }
+        Ok((some.keys, some.next))
+    }
+
+    /// The keys that the transaction has put.
+    pub(crate) fn pending_keys(&self) -> Vec<Vec<u8>> {
+        let Some(pending) = &self.transaction else {
+            return Vec::new();
+        };
+        let pending = pending.borrow();
+        let changes = pending.changes.iter();
+        let keys = changes.filter(|(_, change)| is_value(change));
+        keys.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// How many keys the transaction has added and removed.
+    pub(crate) fn pending_difference(&self) -> Result<(usize, usize), Failure> {
+        let (mut added, mut removed) = (0, 0);
+        if let Some(pending) = &self.transaction {
+            for (key, change) in &pending.borrow().changes {
+                let is_there = is_value(change);
+                let was_there = self.store.contains_key(key)?;
+                added += usize::from(is_there && !was_there);
+                removed += usize::from(was_there && !is_there);
+            }
+        }
+        Ok((added, removed))
+    }
+
     /// Writes what the transaction changed, all or nothing. Does nothing without one.
     pub(crate) fn commit(self) -> Result<(), Failure> {
         let Some(pending) = self.transaction else {
@@ -207,6 +248,10 @@ fn current(value: &Value) -> Current<'_> {
         value,
         expires_at: value.expires_at(),
     }
+}
+
+fn is_value(change: &Pended) -> bool {
+    change.as_ref().and_then(pending_value).is_some()
 }
 
 /// A value of the transaction's own, unless it has expired already.

@@ -2,7 +2,7 @@
 
 use super::Flag::{Fast, NoAuth, NoMulti};
 use super::Run::Directly;
-use super::{Call, Command, Failure, Flow, integer, is, wrong_arity};
+use super::{Call, Command, Failure, Flow, integer, is, only_database, wrong_arity};
 use crate::server::resp::Protocol;
 
 pub(crate) const COMMANDS: &[Command] = &[
@@ -16,7 +16,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         .about("connection", "Resets the connection."),
     Command::new("select", 2, &[Fast], Directly(select))
         .about("connection", "Changes the selected database."),
-    Command::new("hello", -1, &[Fast, NoAuth, NoMulti], Directly(hello))
+    Command::new("hello", -1, &[Fast, NoAuth], Directly(hello))
         .about("connection", "Handshakes with the server."),
 ];
 
@@ -48,15 +48,8 @@ fn reset(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 }
 
 fn select(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    match integer(call.words[1]) {
-        Ok(0) => call.reply.ok(),
-        Ok(_) => {
-            return Err(Failure::new(
-                "ERR DB index is out of range: there is only database 0 here",
-            ));
-        }
-        Err(_) => return Err(Failure::new("ERR invalid DB index")),
-    }
+    only_database(call.words[1])?;
+    call.reply.ok();
     Ok(())
 }
 

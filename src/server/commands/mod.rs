@@ -10,6 +10,7 @@
 )]
 
 mod connection;
+mod keys;
 mod strings;
 mod transactions;
 mod verbs;
@@ -85,6 +86,23 @@ pub(crate) enum Run {
     Directly(Handler),
     /// With nobody else writing, and all its changes as one.
     Alone(Handler),
+    /// Directly with one argument, alone with several.
+    AloneIfMany(Handler),
+}
+
+impl Run {
+    fn handler(self) -> Handler {
+        let (Run::Directly(handler) | Run::Alone(handler) | Run::AloneIfMany(handler)) = self;
+        handler
+    }
+
+    fn is_alone(self, arguments: usize) -> bool {
+        match self {
+            Run::Directly(_) => false,
+            Run::Alone(_) => true,
+            Run::AloneIfMany(_) => arguments > 1,
+        }
+    }
 }
 
 pub(crate) type Handler = fn(&mut Call<'_, '_>) -> Result<(), Failure>;
@@ -176,10 +194,9 @@ impl Call<'_, '_> {
 
     /// Runs another command as part of this one, and appends its reply.
     pub(crate) fn run_within(&mut self, command: &'static Command, words: &[&[u8]]) {
-        let (Run::Directly(handler) | Run::Alone(handler)) = command.run;
         let output = self.reply.output();
         let (flow, _) = run(
-            handler,
+            command.run.handler(),
             words,
             self.keyspace,
             self.session,
@@ -199,6 +216,22 @@ impl Call<'_, '_> {
             )));
         }
         Ok(())
+    }
+
+    /// Has the reply made by the worker, for it takes long.
+    pub(crate) fn later(
+        &mut self,
+        work: impl FnOnce(&Shared, &mut Reply<'_>) -> Result<(), Failure> + Send + 'static,
+    ) {
+        let protocol = self.reply.protocol();
+        self.flow = Flow::Later(Box::new(move |shared| {
+            let mut output = Vec::new();
+            if let Err(failure) = work(shared, &mut Reply::new(&mut output, protocol)) {
+                output.clear();
+                Reply::new(&mut output, protocol).error(&failure.text());
+            }
+            output
+        }));
     }
 
     /// When a value expires that is put now and says nothing of it.
@@ -248,6 +281,7 @@ static TABLE: LazyLock<HashMap<&'static [u8], &'static Command>> = LazyLock::new
 pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
     [
         connection::COMMANDS,
+        keys::COMMANDS,
         strings::COMMANDS,
         transactions::COMMANDS,
         verbs::COMMANDS,
@@ -347,6 +381,18 @@ pub(crate) fn wrong_arity(name: &str) -> Failure {
     ))
 }
 
+/// There is no database but number 0.
+pub(crate) fn only_database(word: &[u8]) -> Result<(), Failure> {
+    match integer(word)? {
+        0 => Ok(()),
+        _ => Err(no_such_database()),
+    }
+}
+
+pub(crate) fn no_such_database() -> Failure {
+    Failure::new("ERR DB index is out of range: there is only database 0 here")
+}
+
 /// How much of what a client sent is quoted.
 const QUOTED_BYTES: usize = 128;
 
@@ -377,25 +423,24 @@ fn run_now(
     turnstile: &mut Turnstile<'_>,
     output: &mut Vec<u8>,
 ) -> Flow {
-    match command.run {
-        Run::Directly(handler) => {
-            let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
-            run(handler, words, &keyspace, session, shared, output).0
-        }
-        Run::Alone(handler) => turnstile.alone(|| {
-            let keyspace = Keyspace::transaction(&shared.store, &shared.syncer);
-            let begin = output.len();
-            let (flow, is_done) = run(handler, words, &keyspace, session, shared, output);
-            // What has failed has changed nothing.
-            if is_done {
-                if let Err(failure) = keyspace.commit() {
-                    output.truncate(begin);
-                    Reply::new(output, session.protocol).error(&failure.text());
-                }
-            }
-            flow
-        }),
+    let handler = command.run.handler();
+    if !command.run.is_alone(words.len() - 1) {
+        let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
+        return run(handler, words, &keyspace, session, shared, output).0;
     }
+    turnstile.alone(|| {
+        let keyspace = Keyspace::transaction(&shared.store, &shared.syncer);
+        let begin = output.len();
+        let (flow, is_done) = run(handler, words, &keyspace, session, shared, output);
+        // What has failed has changed nothing.
+        if is_done {
+            if let Err(failure) = keyspace.commit() {
+                output.truncate(begin);
+                Reply::new(output, session.protocol).error(&failure.text());
+            }
+        }
+        flow
+    })
 }
 
 /// Runs a handler, and says whether it succeeded. An error takes the place of what it had replied so

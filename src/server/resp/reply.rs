@@ -120,6 +120,14 @@ impl<'a> Reply<'a> {
         self.length(len);
     }
 
+    /// An array of strings.
+    pub(crate) fn bulks(&mut self, items: &[Vec<u8>]) {
+        self.array(items.len());
+        for item in items {
+            self.bulk(item);
+        }
+    }
+
     /// So many pairs follow, each a key's reply and a value's.
     pub(crate) fn map(&mut self, len: usize) {
         match self.protocol {
