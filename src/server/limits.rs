@@ -10,6 +10,9 @@ pub(crate) const REQUEST: Limits = Limits {
     bytes: 64 << 20,
 };
 
+/// How much a connection can queue in a transaction, and how much it can watch for one.
+pub(crate) const TRANSACTION_BYTES: usize = 64 << 20;
+
 /// How many bytes are read from a connection before the others have their turn.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 

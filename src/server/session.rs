@@ -7,6 +7,7 @@ use crabkv::SeqNo;
 
 use super::clients::Client;
 use super::commands::{self, Command};
+use super::limits::TRANSACTION_BYTES;
 use super::resp::Protocol;
 use super::{Inline, text};
 
@@ -17,8 +18,7 @@ pub(crate) struct Session {
     /// Whether it has sent a RESP frame: until then, lines are answered as text.
     pub(crate) has_sent_frame: bool,
     pub(crate) transaction: Transaction,
-    /// The keys that it watches, with the versions that they had.
-    pub(crate) watched: HashMap<Vec<u8>, Option<SeqNo>>,
+    pub(crate) watched: Watched,
     pub(crate) replies: Replies,
     /// The command that it sent last, in lower case.
     pub(crate) last_command: &'static str,
@@ -29,7 +29,7 @@ pub(crate) struct Session {
 pub(crate) enum Transaction {
     #[default]
     None,
-    Queued(Vec<Queued>),
+    Queued(Queue),
     /// A command could not be queued: it can only be given up.
     Spoilt,
 }
@@ -40,10 +40,59 @@ impl Transaction {
     }
 }
 
-/// A command that waits for `EXEC`.
+/// There is no room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The commands that wait for `EXEC`, in order.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub(crate) commands: Vec<Queued>,
+    bytes: usize,
+}
+
 pub(crate) struct Queued {
     pub(crate) command: &'static Command,
-    pub(crate) arguments: Vec<Vec<u8>>,
+    pub(crate) words: Vec<Vec<u8>>,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, command: &'static Command, words: &[&[u8]]) -> Result<(), Full> {
+        grow(&mut self.bytes, words)?;
+        let words = words.iter().map(|word| word.to_vec()).collect();
+        self.commands.push(Queued { command, words });
+        Ok(())
+    }
+}
+
+/// The keys that a connection watches, with the versions that they had.
+#[derive(Default)]
+pub(crate) struct Watched {
+    pub(crate) versions: HashMap<Vec<u8>, Option<SeqNo>>,
+    bytes: usize,
+}
+
+impl Watched {
+    /// Watched twice, the first look counts.
+    pub(crate) fn watch(&mut self, key: &[u8], version: Option<SeqNo>) -> Result<(), Full> {
+        if !self.versions.contains_key(key) {
+            grow(&mut self.bytes, &[key])?;
+            self.versions.insert(key.to_vec(), version);
+        }
+        Ok(())
+    }
+}
+
+/// Counts what is remembered, with what remembering it takes, unless it becomes too much.
+fn grow(bytes: &mut usize, words: &[&[u8]]) -> Result<(), Full> {
+    const OVERHEAD_BYTES: usize = 64;
+    let added = words.iter().map(|word| word.len() + OVERHEAD_BYTES);
+    let grown = *bytes + added.sum::<usize>();
+    if grown > TRANSACTION_BYTES {
+        return Err(Full);
+    }
+    *bytes = grown;
+    Ok(())
 }
 
 /// Which replies the client wants, by `CLIENT REPLY`.
@@ -54,6 +103,8 @@ pub(crate) enum Replies {
     Off,
     /// Not to the next command.
     SkipNext,
+    /// Not to this one.
+    Skip,
 }
 
 impl Session {
@@ -63,7 +114,7 @@ impl Session {
             protocol: Protocol::default(),
             has_sent_frame: false,
             transaction: Transaction::None,
-            watched: HashMap::new(),
+            watched: Watched::default(),
             replies: Replies::On,
             last_command: "",
         }
@@ -84,7 +135,7 @@ impl Session {
     /// Gives up the transaction, and what is watched for it.
     pub(crate) fn discard(&mut self) {
         self.transaction = Transaction::None;
-        self.watched.clear();
+        self.watched = Watched::default();
     }
 
     /// Begins anew, as far as the client can tell.

@@ -14,3 +14,4 @@ mod redis;
 mod resp;
 mod running;
 mod strings;
+mod transactions;

@@ -23,9 +23,9 @@ use std::time::{Duration, SystemTime};
 
 use super::event_loop::Shared;
 use super::keyspace::Keyspace;
-use super::limits::REPLY_BYTES;
+use super::limits::{REPLY_BYTES, TRANSACTION_BYTES};
 use super::resp::Reply;
-use super::session::{Queued, Replies, Session, Transaction};
+use super::session::{Full, Replies, Session, Transaction};
 use super::turnstile::Turnstile;
 
 /// One command.
@@ -309,11 +309,10 @@ pub(crate) fn dispatch(
     output: &mut Vec<u8>,
 ) -> Flow {
     let begin = output.len();
-    let silent = session.replies != Replies::On;
     if session.replies == Replies::SkipNext {
-        session.replies = Replies::On;
+        session.replies = Replies::Skip;
     }
-    let flow = match admit(words, session) {
+    let mut flow = match admit(words, session) {
         Ok(Admitted::Queued) => {
             Reply::new(output, session.protocol).simple("QUEUED");
             Flow::GoOn
@@ -327,9 +326,18 @@ pub(crate) fn dispatch(
             Flow::GoOn
         }
     };
-    // `CLIENT REPLY ON` itself is answered.
-    if silent && session.replies != Replies::On {
+    // As the command itself has left it: `CLIENT REPLY ON` is answered.
+    if matches!(session.replies, Replies::Off | Replies::Skip) {
         output.truncate(begin);
+        if let Flow::Later(job) = flow {
+            flow = Flow::Later(Box::new(|shared| {
+                job(shared);
+                Vec::new()
+            }));
+        }
+    }
+    if session.replies == Replies::Skip {
+        session.replies = Replies::On;
     }
     flow
 }
@@ -339,24 +347,38 @@ enum Admitted {
     Queued,
 }
 
-/// Finds the command, and says whether it is run now.
+/// Finds the command, and says whether it is run now. In a transaction, one that cannot be queued
+/// spoils it: the others are still taken, but for nothing.
 fn admit(words: &[&[u8]], session: &mut Session) -> Result<Admitted, Failure> {
-    let checked = check(words);
-    let Transaction::Queued(queue) = &mut session.transaction else {
+    let checked = check(words).map_err(|failure| {
+        if !is(words[0], "exec") {
+            return failure;
+        }
+        // There is no second try.
+        session.discard();
+        let text = failure.text();
+        let reason = text.strip_prefix("ERR ").unwrap_or(&text);
+        Failure::new(format!(
+            "EXECABORT Transaction discarded because of: {reason}"
+        ))
+    });
+    if session.transaction.is_none() {
         return checked.map(Admitted::Now);
-    };
-    match checked {
-        Ok(command) if command.flags.contains(&Flag::NoMulti) => Ok(Admitted::Now(command)),
-        Ok(command) => {
-            let arguments = words.iter().map(|word| word.to_vec()).collect();
-            queue.push(Queued { command, arguments });
-            Ok(Admitted::Queued)
-        }
-        Err(failure) => {
-            session.transaction = Transaction::Spoilt;
-            Err(failure)
-        }
     }
+    let queued = checked.and_then(|command| match &mut session.transaction {
+        _ if command.flags.contains(&Flag::NoMulti) => Ok(Admitted::Now(command)),
+        Transaction::Queued(queue) => match queue.push(command, words) {
+            Ok(()) => Ok(Admitted::Queued),
+            Err(Full) => Err(Failure::new(format!(
+                "ERR the transaction is too large: {TRANSACTION_BYTES} bytes can be queued"
+            ))),
+        },
+        _ => Ok(Admitted::Queued),
+    });
+    if queued.is_err() {
+        session.transaction = Transaction::Spoilt;
+    }
+    queued
 }
 
 /// The command, if there is one that takes so many words.

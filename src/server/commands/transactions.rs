@@ -1,12 +1,14 @@
 //! `MULTI`, `EXEC`, `DISCARD`, `WATCH`, `UNWATCH`: several commands as one.
 //!
 //! A transaction is run with nobody else writing, and its changes are one atomic batch of the store.
-//! What a connection watches is remembered with its version.
+//! What a connection watches is remembered with its version. A key that was absent has none, and is
+//! as good as unchanged if it is absent again: Redis would notice that it came and went.
 
 use super::Flag::{Fast, NoMulti};
 use super::Run::{Alone, Directly};
 use super::{Call, Command, Failure};
-use crate::server::session::Transaction;
+use crate::server::limits::TRANSACTION_BYTES;
+use crate::server::session::{Full, Queue, Transaction, Watched};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command::new("multi", 1, &[Fast, NoMulti], Directly(multi))
@@ -31,7 +33,7 @@ fn multi(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     if !matches!(call.session.transaction, Transaction::None) {
         return Err(Failure::new("ERR MULTI calls can not be nested"));
     }
-    call.session.transaction = Transaction::Queued(Vec::new());
+    call.session.transaction = Transaction::Queued(Queue::default());
     call.reply.ok();
     Ok(())
 }
@@ -51,15 +53,18 @@ fn watch(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     }
     for key in &call.words[1..] {
         let version = call.keyspace.version(key)?;
-        // Watched twice, the first look counts.
-        call.session.watched.entry(key.to_vec()).or_insert(version);
+        call.session.watched.watch(key, version).map_err(|Full| {
+            Failure::new(format!(
+                "ERR too much is watched: keys of {TRANSACTION_BYTES} bytes can be"
+            ))
+        })?;
     }
     call.reply.ok();
     Ok(())
 }
 
 fn unwatch(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    call.session.watched.clear();
+    call.session.watched = Watched::default();
     call.reply.ok();
     Ok(())
 }
@@ -70,22 +75,22 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     let queue = match std::mem::take(&mut call.session.transaction) {
         Transaction::None => return Err(Failure::new("ERR EXEC without MULTI")),
         Transaction::Spoilt => {
-            call.session.watched.clear();
+            call.session.watched = Watched::default();
             return Err(Failure::new(
                 "EXECABORT Transaction discarded because of previous errors.",
             ));
         }
         Transaction::Queued(queue) => queue,
     };
-    for (key, version) in std::mem::take(&mut call.session.watched) {
+    for (key, version) in std::mem::take(&mut call.session.watched).versions {
         if call.keyspace.version(&key)? != version {
             call.reply.null_array();
             return Ok(());
         }
     }
-    call.reply.array(queue.len());
-    for queued in queue {
-        let words: Vec<&[u8]> = queued.arguments.iter().map(Vec::as_slice).collect();
+    call.reply.array(queue.commands.len());
+    for queued in queue.commands {
+        let words: Vec<&[u8]> = queued.words.iter().map(Vec::as_slice).collect();
         // Otherwise nothing of it is done.
         call.has_room()?;
         call.run_within(queued.command, &words);
