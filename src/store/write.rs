@@ -9,6 +9,7 @@ use std::sync::MutexGuard;
 use super::batch::{self, Ttl, WriteBatch};
 use super::engine::{Engine, Writer};
 use super::read::Hit;
+use super::reader::OVERLAPPED;
 use super::value::Value;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -24,6 +25,12 @@ struct Op<'a> {
     value: Option<&'a [u8]>,
     compressed: Option<Vec<u8>>,
     expires_at_ms: Option<u64>,
+}
+
+impl AsRef<[u8]> for Op<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.key
+    }
 }
 
 impl Op<'_> {
@@ -207,11 +214,16 @@ impl<D: Disk> Engine<D> {
             is_for_deletes: ops.iter().all(|op| op.value.is_none()),
         })?;
         let pin = self.collector.pin();
-        let hashes: Vec<_> = ops.iter().map(|op| self.hash(op.key)).collect();
+        let mut hashes = Vec::with_capacity(ops.len());
         let mut entries = Vec::with_capacity(ops.len());
-        for (op, &hash) in ops.iter().zip(&hashes) {
-            let collides = self.current(&pin, &writer, hash, op.key)?.collides;
-            entries.push(op.entry(collides));
+        for ops in ops.chunks(OVERLAPPED) {
+            let mut chunk = [KeyHash::new(0); OVERLAPPED];
+            self.prefetch(&pin, ops, &mut chunk);
+            for (op, &hash) in ops.iter().zip(&chunk) {
+                let collides = self.current(&pin, &writer, hash, op.key)?.collides;
+                entries.push(op.entry(collides));
+                hashes.push(hash);
+            }
         }
         mark_collisions_within(&hashes, &mut entries);
         drop(pin);
