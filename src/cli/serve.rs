@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -11,14 +12,17 @@ use super::context::{Context, IfMissing};
 use super::exit::{Failure, Outcome};
 use super::interrupt;
 use super::units::{self, counted, duration};
-use crate::server::{Config, Inline, Server, Stopper};
+use crate::server::{Config, Inline, PASSWORD_BYTES, Password, Server, Stopper};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 for any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4000")]
     addr: SocketAddr,
-    /// Listen on an address that others than this machine can reach: there is no password yet
+    /// Ask clients for the password that this file has; or $CRABKV_PASSWORD, without it
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Listen without a password on an address that others than this machine can reach
     #[arg(long)]
     allow_remote: bool,
     /// Sync this often instead of before each answer; a power cut can take what came since
@@ -56,10 +60,11 @@ impl From<InlineArg> for Inline {
 const RARELY: Duration = Duration::from_secs(3600);
 
 pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failure> {
-    if !args.addr.ip().is_loopback() && !args.allow_remote {
+    let password = password(args)?;
+    if !args.addr.ip().is_loopback() && password.is_none() && !args.allow_remote {
         return Err(Failure::Usage(format!(
             "{} can be reached from other machines, and anybody there could read and write; \
-             --allow-remote serves them all the same",
+             --password-file asks them for a password, --allow-remote serves them all the same",
             args.addr
         )));
     }
@@ -70,6 +75,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
         sync_before_reply: args.sync_interval.is_none(),
         default_ttl: context.options.default_ttl,
         inline: args.inline.into(),
+        password,
     })
     .map_err(|source| Failure::Listen {
         addr: args.addr,
@@ -101,6 +107,31 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
     context.note("stopped; everything that was answered is durable");
     Ok(Outcome::Done)
 }
+
+/// The password, if there is one. It cannot be given on the command line, which others can see.
+fn password(args: &ServeArgs) -> Result<Option<Password>, Failure> {
+    let (bytes, source) = if let Some(path) = &args.password_file {
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|source| Failure::file("read", path, source))?;
+        (bytes, path.display().to_string())
+    } else if let Some(value) = std::env::var_os(PASSWORD_VARIABLE) {
+        (value.into_encoded_bytes(), PASSWORD_VARIABLE.to_owned())
+    } else {
+        return Ok(None);
+    };
+    // A file of one line has one line end.
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > PASSWORD_BYTES {
+        let reason = format!("a password has at most {PASSWORD_BYTES} bytes; {source} has more");
+        return Err(Failure::Usage(reason));
+    }
+    let password = Password::new(line.to_vec());
+    let password = password.ok_or_else(|| Failure::Usage(format!("no password is in {source}")));
+    password.map(Some)
+}
+
+const PASSWORD_VARIABLE: &str = "CRABKV_PASSWORD";
 
 fn greet(context: &Context, args: &ServeArgs, server: &Server, keys: usize, took: Duration) {
     let addr = server.local_addr();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,11 @@ use mio::Token;
 use super::Mailbox;
 
 /// All connections, by their ids, which are never given twice.
-#[derive(Default)]
 pub(crate) struct Clients {
     connected: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
+    /// How many there may be at a time.
+    max: AtomicUsize,
 }
 
 /// A connection, as others see it.
@@ -40,9 +41,30 @@ pub(crate) struct Names {
     /// The command that it sent last, in lower case.
     pub(crate) last_command: &'static str,
     pub(crate) protocol: i64,
+    /// Commands that it has queued for `EXEC`; `None` outside a transaction.
+    pub(crate) queued: Option<usize>,
+    /// Keys that it watches.
+    pub(crate) watched: usize,
 }
 
 impl Clients {
+    /// For at most so many at a time.
+    pub(crate) fn new(max: usize) -> Clients {
+        Clients {
+            connected: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            max: AtomicUsize::new(max),
+        }
+    }
+
+    pub(crate) fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
     pub(crate) fn connect(
         &self,
         addr: SocketAddr,
@@ -104,11 +126,10 @@ impl Client {
         names.protocol = 2;
     }
 
-    /// Notes that it sent something, and what was last.
-    pub(crate) fn note_requests(&self, command: &'static str) {
-        let age_ms = self.since.elapsed().as_millis() as u64;
+    /// Notes when it sent something.
+    pub(crate) fn note_request(&self, at: Instant) {
+        let age_ms = at.saturating_duration_since(self.since).as_millis() as u64;
         self.last_request_ms.store(age_ms, Ordering::Relaxed);
-        self.names().last_command = command;
     }
 
     pub(crate) fn age(&self) -> Duration {

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mio::Token;
 use mio::event::Event;
@@ -12,7 +13,11 @@ use super::clients::Client;
 use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
 use super::input::{Arrival, Input, Request};
-use super::limits::{OUTPUT_BYTES, REQUEST, REQUEST_TIMEOUT};
+use super::limits::{
+    OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST, REQUEST_BEFORE_PASSWORD, REQUEST_TIMEOUT,
+    WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
+};
+use super::metrics::Tally;
 use super::output::Output;
 use super::resp::Reply;
 use super::session::Session;
@@ -26,6 +31,8 @@ pub(crate) enum Turn {
     Done,
     /// There is more to do at once.
     Again,
+    /// It waits until then, whatever comes.
+    Paused(Instant),
     Closed,
 }
 
@@ -35,6 +42,8 @@ enum State {
     Open,
     /// It waits for an answer from the worker.
     Busy,
+    /// It gave a wrong password: until then nothing of it is done, or sent to it.
+    Paused(Instant),
     /// It takes no more: what is answered is sent, then it closes.
     Ending,
 }
@@ -138,12 +147,31 @@ impl Connection {
 
     /// Whether its client has let a request hang for too long.
     pub(crate) fn is_too_slow(&self) -> bool {
+        let owes_password_for = self.session.owes_password_for();
         let arriving_for = self.input.arriving_for();
         arriving_for.is_some_and(|duration| duration > REQUEST_TIMEOUT)
+            || owes_password_for.is_some_and(|duration| duration > PASSWORD_TIMEOUT)
     }
 
     /// Reads, does what has arrived, and sends what may be sent.
     pub(crate) fn turn(&mut self, shared: &Shared) -> Turn {
+        if let State::Paused(until) = self.state {
+            if self.session.client.is_killed() {
+                return Turn::Closed;
+            }
+            if until > Instant::now() {
+                return Turn::Done;
+            }
+            self.state = if self.session.wrong_passwords < WRONG_PASSWORDS {
+                State::Open
+            } else {
+                State::Ending
+            };
+            // The next request can be wrong again.
+            if self.send(shared).is_err() {
+                return Turn::Closed;
+            }
+        }
         let reads = self.takes_requests() && self.ready.readable;
         if self.session.client.is_killed() || (reads && self.read().is_err()) {
             return Turn::Closed;
@@ -151,6 +179,9 @@ impl Connection {
         let from = self.output.end();
         self.do_requests(shared);
         self.hold(from, shared);
+        if let State::Paused(until) = self.state {
+            return Turn::Paused(until);
+        }
         if self.send(shared).is_err() {
             return Turn::Closed;
         }
@@ -191,8 +222,14 @@ impl Connection {
             return;
         }
         let mut turnstile = Turnstile::enter(&shared.turns);
+        let mut tally = Tally::begin(&shared.metrics);
         while self.takes_requests() {
-            let request = match self.input.next(REQUEST, &mut self.arguments) {
+            let limits = if self.session.is_authenticated() {
+                REQUEST
+            } else {
+                REQUEST_BEFORE_PASSWORD
+            };
+            let request = match self.input.next(limits, &mut self.arguments) {
                 Ok(Some(request)) => request,
                 Ok(None) => break,
                 Err(error) => {
@@ -201,12 +238,16 @@ impl Connection {
                 }
             };
             let flow = match request {
-                Request::Line(range) => self.do_line(range, shared, &mut turnstile),
-                Request::Frame => self.do_frame(shared, &mut turnstile),
+                Request::Line(range) => self.do_line(range, shared, &mut turnstile, &mut tally),
+                Request::Frame => self.do_frame(shared, &mut turnstile, &mut tally),
             };
             match flow {
                 Flow::GoOn => {}
                 Flow::Close => self.state = State::Ending,
+                Flow::WrongPassword => {
+                    self.session.wrong_passwords += 1;
+                    self.state = State::Paused(tally.last() + WRONG_PASSWORD_PAUSE);
+                }
                 Flow::Later(job) => {
                     self.state = State::Busy;
                     let (mailbox, token) = (Arc::clone(&self.mailbox), self.token);
@@ -215,7 +256,8 @@ impl Connection {
                 }
             }
         }
-        self.session.client.note_requests(self.session.last_command);
+        self.session.client.note_request(tally.last());
+        self.session.publish();
         self.input.forget_done(self.takes_requests());
     }
 
@@ -224,6 +266,7 @@ impl Connection {
         range: Range<usize>,
         shared: &Shared,
         turnstile: &mut Turnstile<'_>,
+        tally: &mut Tally<'_>,
     ) -> Flow {
         let output = self.output.bytes();
         let Ok(words) = inline::split(&self.input.bytes()[range]) else {
@@ -235,13 +278,24 @@ impl Connection {
         if words.is_empty() {
             Flow::GoOn
         } else if self.session.takes_as_text(words[0], shared.config.inline) {
-            text::execute(&words, shared, output)
+            let flow = if self.session.is_authenticated() {
+                text::execute(&words, shared, output)
+            } else {
+                text::refuse(&words, output)
+            };
+            tally.pass();
+            flow
         } else {
-            commands::dispatch(&words, &mut self.session, shared, turnstile, output)
+            commands::dispatch(&words, &mut self.session, shared, turnstile, tally, output)
         }
     }
 
-    fn do_frame(&mut self, shared: &Shared, turnstile: &mut Turnstile<'_>) -> Flow {
+    fn do_frame(
+        &mut self,
+        shared: &Shared,
+        turnstile: &mut Turnstile<'_>,
+        tally: &mut Tally<'_>,
+    ) -> Flow {
         self.session.has_sent_frame = true;
         let bytes = self.input.bytes();
         // Most commands have few words, which need no memory of their own.
@@ -261,7 +315,7 @@ impl Connection {
             return Flow::GoOn;
         }
         let output = self.output.bytes();
-        commands::dispatch(words, &mut self.session, shared, turnstile, output)
+        commands::dispatch(words, &mut self.session, shared, turnstile, tally, output)
     }
 
     /// Holds the output from `from` on until everything that it can tell of is durable.

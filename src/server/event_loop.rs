@@ -13,9 +13,13 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Config;
 use super::clients::Clients;
+use super::commands;
 use super::connection::{Connection, Turn};
 use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT};
+use super::metrics::Metrics;
+use super::saves::Saves;
 use super::session::Session;
+use super::slowlog::Slowlog;
 use super::syncer::Syncer;
 use super::worker::Worker;
 
@@ -36,6 +40,9 @@ pub(crate) struct Shared {
     pub(crate) syncer: Syncer,
     pub(crate) worker: Worker,
     pub(crate) clients: Clients,
+    pub(crate) metrics: Metrics,
+    pub(crate) slowlog: Slowlog,
+    pub(crate) saves: Saves,
     /// For [`Turnstile`](super::turnstile::Turnstile).
     pub(crate) turns: RwLock<()>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -51,14 +58,28 @@ impl Shared {
         Shared {
             store,
             syncer: Syncer::new(config.sync_before_reply, mailboxes.clone()),
+            clients: Clients::new(config.max_connections),
             config,
             local_addr,
             since: Instant::now(),
             worker: Worker::new(),
-            clients: Clients::default(),
+            metrics: Metrics::new(commands::known().len()),
+            slowlog: Slowlog::default(),
+            saves: Saves::default(),
             turns: RwLock::new(()),
             mailboxes,
         }
+    }
+
+    /// Lets the server end: it takes no new requests, and answers those that it has.
+    pub(crate) fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.stop();
+        }
+    }
+
+    pub(crate) fn has_password(&self) -> bool {
+        self.config.password.is_some()
     }
 }
 
@@ -120,6 +141,8 @@ pub(crate) struct EventLoop {
     ready: VecDeque<Token>,
     /// Those with answers that are held until they are durable.
     held: Vec<Token>,
+    /// Those that are paused, and when they may go on, the first first.
+    paused: VecDeque<(Instant, Token)>,
     next_token: usize,
     stopping_since: Option<Instant>,
     /// When to accept again after a failure.
@@ -141,6 +164,7 @@ impl EventLoop {
             connections: HashMap::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
+            paused: VecDeque::new(),
             next_token: FIRST,
             stopping_since: None,
             accept_at: None,
@@ -186,11 +210,13 @@ impl EventLoop {
                     self.accept(shared, listener);
                 }
             }
+            self.end_pauses();
             self.give_turns(shared);
             shared.syncer.request();
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
                 self.close_the_slow(shared);
+                shared.metrics.tick();
             }
             if let Some(since) = self.stopping_since {
                 drop(listener.take());
@@ -203,9 +229,9 @@ impl EventLoop {
 
     fn wait(&mut self, events: &mut Events) {
         let timeout = if self.ready.is_empty() {
-            let pause = self
-                .accept_at
-                .map(|at| at.saturating_duration_since(Instant::now()));
+            let next = self.paused.front().map(|(until, _)| *until);
+            let next = next.into_iter().chain(self.accept_at).min();
+            let pause = next.map(|at| at.saturating_duration_since(Instant::now()));
             pause.unwrap_or(TICK).min(TICK)
         } else {
             Duration::ZERO
@@ -286,7 +312,7 @@ impl EventLoop {
         }
         // Answers are whole when they are written; waiting for more helps nobody.
         let _ = stream.set_nodelay(true);
-        let is_one_too_many = shared.clients.count() >= shared.config.max_connections;
+        let is_one_too_many = shared.clients.count() >= shared.clients.max();
         let mailbox = Arc::clone(&self.mailbox);
         let client = shared
             .clients
@@ -295,9 +321,10 @@ impl EventLoop {
             stream,
             token,
             Arc::clone(&self.mailbox),
-            Session::new(client),
+            Session::new(client, !shared.has_password()),
         );
         if is_one_too_many {
+            shared.metrics.note_rejected_connection();
             connection.refuse("max number of clients reached");
         }
         enqueue(&mut self.ready, token, &mut connection);
@@ -317,6 +344,7 @@ impl EventLoop {
             match connection.turn(shared) {
                 Turn::Done => {}
                 Turn::Again => enqueue(&mut self.ready, token, connection),
+                Turn::Paused(until) => self.paused.push_back((until, token)),
                 Turn::Closed => {
                     self.remove(token, shared);
                     continue;
@@ -325,6 +353,18 @@ impl EventLoop {
             if connection.is_held() && !connection.lists.held {
                 connection.lists.held = true;
                 self.held.push(token);
+            }
+        }
+    }
+
+    fn end_pauses(&mut self) {
+        while let Some((until, token)) = self.paused.front().copied() {
+            if until > Instant::now() {
+                return;
+            }
+            self.paused.pop_front();
+            if let Some(connection) = self.connections.get_mut(&token) {
+                enqueue(&mut self.ready, token, connection);
             }
         }
     }

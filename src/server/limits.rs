@@ -13,6 +13,24 @@ pub(crate) const REQUEST: Limits = Limits {
 /// How much a connection can queue in a transaction, and how much it can watch for one.
 pub(crate) const TRANSACTION_BYTES: usize = 64 << 20;
 
+/// A request of a client that has not given the password yet.
+pub(crate) const REQUEST_BEFORE_PASSWORD: Limits = Limits {
+    arguments: 16,
+    bytes: 16 << 10,
+};
+
+/// How long a client has to give the password.
+pub(crate) const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the answer to a wrong password takes, and that to whatever was sent behind it.
+pub(crate) const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
+
+/// With so many wrong passwords, a connection ends.
+pub(crate) const WRONG_PASSWORDS: u32 = 3;
+
+/// The longest password.
+pub(crate) const PASSWORD_BYTES: usize = 1024;
+
 /// How many bytes are read from a connection before the others have their turn.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 

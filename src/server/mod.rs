@@ -21,10 +21,14 @@ mod inline;
 mod input;
 mod keyspace;
 mod limits;
+mod metrics;
 mod output;
+mod password;
 mod rdb;
 mod resp;
+mod saves;
 mod session;
+mod slowlog;
 mod syncer;
 mod text;
 mod turnstile;
@@ -43,6 +47,8 @@ use mio::net::TcpListener;
 use event_loop::{EventLoop, Shared};
 
 pub(crate) use event_loop::Mailbox;
+pub(crate) use limits::PASSWORD_BYTES;
+pub(crate) use password::Password;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub(crate) struct Config {
     /// How long values live that are put without a TTL. The store itself has no default.
     pub(crate) default_ttl: Option<Duration>,
     pub(crate) inline: Inline,
+    /// What clients have to give before anything else.
+    pub(crate) password: Option<Password>,
 }
 
 /// What lines are that are no frames.

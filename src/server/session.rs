@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crabkv::SeqNo;
 
 use super::clients::Client;
-use super::commands::{self, Command};
+use super::commands::{self, Known};
 use super::limits::TRANSACTION_BYTES;
 use super::resp::Protocol;
 use super::{Inline, text};
@@ -14,6 +15,10 @@ use super::{Inline, text};
 pub(crate) struct Session {
     /// What others can see of it.
     pub(crate) client: Arc<Client>,
+    /// Since when it owes a password; `None` when it has given it, or there is none.
+    owes_password_since: Option<Instant>,
+    /// How many wrong passwords it has given.
+    pub(crate) wrong_passwords: u32,
     pub(crate) protocol: Protocol,
     /// Whether it has sent a RESP frame: until then, lines are answered as text.
     pub(crate) has_sent_frame: bool,
@@ -52,15 +57,15 @@ pub(crate) struct Queue {
 }
 
 pub(crate) struct Queued {
-    pub(crate) command: &'static Command,
+    pub(crate) known: Known,
     pub(crate) words: Vec<Vec<u8>>,
 }
 
 impl Queue {
-    pub(crate) fn push(&mut self, command: &'static Command, words: &[&[u8]]) -> Result<(), Full> {
+    pub(crate) fn push(&mut self, known: Known, words: &[&[u8]]) -> Result<(), Full> {
         grow(&mut self.bytes, words)?;
         let words = words.iter().map(|word| word.to_vec()).collect();
-        self.commands.push(Queued { command, words });
+        self.commands.push(Queued { known, words });
         Ok(())
     }
 }
@@ -108,9 +113,11 @@ pub(crate) enum Replies {
 }
 
 impl Session {
-    pub(crate) fn new(client: Arc<Client>) -> Session {
+    pub(crate) fn new(client: Arc<Client>, is_authenticated: bool) -> Session {
         Session {
             client,
+            owes_password_since: (!is_authenticated).then(Instant::now),
+            wrong_passwords: 0,
             protocol: Protocol::default(),
             has_sent_frame: false,
             transaction: Transaction::None,
@@ -118,6 +125,20 @@ impl Session {
             replies: Replies::On,
             last_command: "",
         }
+    }
+
+    /// Whether it has given the password, or there is none.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.owes_password_since.is_none()
+    }
+
+    pub(crate) fn authenticate(&mut self) {
+        self.owes_password_since = None;
+    }
+
+    /// For how long it has owed a password.
+    pub(crate) fn owes_password_for(&self) -> Option<Duration> {
+        self.owes_password_since.map(|since| since.elapsed())
     }
 
     /// Whether a line that begins with this verb is text, and no Redis command.
@@ -132,6 +153,18 @@ impl Session {
         }
     }
 
+    /// Lets others see what it did last.
+    pub(crate) fn publish(&self) {
+        let mut names = self.client.names();
+        names.last_command = self.last_command;
+        names.watched = self.watched.versions.len();
+        names.queued = match &self.transaction {
+            Transaction::None => None,
+            Transaction::Queued(queue) => Some(queue.commands.len()),
+            Transaction::Spoilt => Some(0),
+        };
+    }
+
     /// Gives up the transaction, and what is watched for it.
     pub(crate) fn discard(&mut self) {
         self.transaction = Transaction::None;
@@ -139,8 +172,9 @@ impl Session {
     }
 
     /// Begins anew, as far as the client can tell.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, has_password: bool) {
         self.discard();
+        self.owes_password_since = has_password.then(Instant::now);
         self.protocol = Protocol::default();
         self.replies = Replies::On;
         self.client.forget_names();

@@ -47,14 +47,29 @@ pub(crate) fn execute(words: &[&[u8]], shared: &Shared, output: &mut Vec<u8>) ->
         (b"STATS", []) => stats(&shared.store, output),
         (b"HELP", []) => output.extend_from_slice(HELP.as_bytes()),
         (b"COMPACT" | b"STATS" | b"HELP", _) => error("it takes no arguments", output),
-        // A browser, or a page that makes one talk to us.
-        (b"POST" | b"HOST:", _) => {
-            error("this is no web server", output);
-            return Flow::Close;
-        }
+        _ if is_web(words[0]) => return no_web_server(output),
         _ => error("unknown command; HELP lists them", output),
     }
     Flow::GoOn
+}
+
+/// Answers a line of a client that has not given the password.
+pub(crate) fn refuse(words: &[&[u8]], output: &mut Vec<u8>) -> Flow {
+    if is_web(words[0]) {
+        return no_web_server(output);
+    }
+    error("a password is needed first: AUTH password", output);
+    Flow::GoOn
+}
+
+/// A browser, or a page that makes one talk to us.
+fn is_web(verb: &[u8]) -> bool {
+    is(verb, "POST") || is(verb, "HOST:")
+}
+
+fn no_web_server(output: &mut Vec<u8>) -> Flow {
+    error("this is no web server", output);
+    Flow::Close
 }
 
 /// One line: no reason may break it, whatever a client made it of.

@@ -7,6 +7,7 @@
     reason = "each family of commands uses its part of the clients"
 )]
 
+mod admin;
 mod keys;
 mod lines;
 mod load;

@@ -25,6 +25,7 @@ impl Running {
             .args(options)
             .env_remove("CRABKV_CACHE_CAPACITY")
             .env_remove("CRABKV_DEFAULT_TTL_SECS")
+            .env_remove("CRABKV_PASSWORD")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

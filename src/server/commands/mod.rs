@@ -1,5 +1,5 @@
-//! The commands: what each is called and takes ([`Command`]), how one is found and run
-//! ([`dispatch`]). Each family has a file, with a table of its own.
+//! The commands: what each is called and takes ([`Command`]), and what it is given to run
+//! ([`Call`]). Each family has a file, with a table of its own. [`dispatch`] finds and runs them.
 //!
 //! Names, arguments, replies and error texts are those of Redis 7, as its documentation has them:
 //! <https://redis.io/docs/latest/commands/>.
@@ -9,24 +9,32 @@
     reason = "every handler has the type of those that can fail"
 )]
 
+mod acl;
+mod catalog;
+mod client;
+mod config;
 mod connection;
+mod dispatch;
+mod extensions;
+mod info;
 mod keys;
+mod persistence;
+mod replication;
+mod slowlog;
 mod strings;
 mod transactions;
 mod verbs;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use super::event_loop::Shared;
 use super::keyspace::Keyspace;
-use super::limits::{REPLY_BYTES, TRANSACTION_BYTES};
+use super::limits::REPLY_BYTES;
 use super::resp::Reply;
-use super::session::{Full, Replies, Session, Transaction};
-use super::turnstile::Turnstile;
+use super::session::{Session, Transaction};
+
+pub(crate) use dispatch::{Known, dispatch, find, known};
 
 /// One command.
 #[derive(Debug)]
@@ -42,6 +50,10 @@ pub(crate) struct Command {
     pub(crate) group: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) run: Run,
+    /// What it is only the beginning of. Their names are its own, a `|`, and their word.
+    pub(crate) subcommands: &'static [Command],
+    /// What its words are, for the `HELP` of what it is a subcommand of.
+    pub(crate) syntax: &'static str,
 }
 
 impl Command {
@@ -60,7 +72,28 @@ impl Command {
             group: "",
             summary: "",
             run,
+            subcommands: &[],
+            syntax: "",
         }
+    }
+
+    /// One that says nothing without its subcommands.
+    pub(crate) const fn container(name: &'static str, subcommands: &'static [Command]) -> Command {
+        Command {
+            subcommands,
+            ..Command::new(name, -2, &[], Run::Directly(dispatch::subcommand_missing))
+        }
+    }
+
+    pub(crate) const fn with(self, subcommands: &'static [Command]) -> Command {
+        Command {
+            subcommands,
+            ..self
+        }
+    }
+
+    pub(crate) const fn syntax(self, syntax: &'static str) -> Command {
+        Command { syntax, ..self }
     }
 
     pub(crate) const fn keys(self, first: i32, last: i32, step: i32) -> Command {
@@ -119,6 +152,8 @@ pub(crate) enum Flag {
     NoAuth,
     /// It is not queued in a transaction, but done at once, or refused there.
     NoMulti,
+    /// It may have a password in it, and is not remembered for being slow.
+    NoLog,
 }
 
 /// Why a command failed.
@@ -170,6 +205,8 @@ pub(crate) enum Flow {
     Close,
     /// The reply is made elsewhere, for it takes long.
     Later(Job),
+    /// A wrong password was sent: the reply and everything after it have to wait.
+    WrongPassword,
 }
 
 /// Makes a reply elsewhere, from the beginning: what it returns is sent.
@@ -192,20 +229,13 @@ impl Call<'_, '_> {
         &self.words[1..]
     }
 
-    /// Runs another command as part of this one, and appends its reply.
-    pub(crate) fn run_within(&mut self, command: &'static Command, words: &[&[u8]]) {
-        let output = self.reply.output();
-        let (flow, _) = run(
-            command.run.handler(),
-            words,
-            self.keyspace,
-            self.session,
-            self.shared,
-            output,
-        );
-        if let Flow::Later(job) = flow {
-            output.extend_from_slice(&job(self.shared));
+    /// Fails where commands are queued, which are given up by that.
+    pub(crate) fn refuse_in_transaction(&mut self) -> Result<(), Failure> {
+        if self.session.transaction.is_none() {
+            return Ok(());
         }
+        self.session.transaction = Transaction::Spoilt;
+        Err(Failure::new("ERR Command not allowed inside a transaction"))
     }
 
     /// Whether a reply of many parts may have another one.
@@ -228,7 +258,9 @@ impl Call<'_, '_> {
             let mut output = Vec::new();
             if let Err(failure) = work(shared, &mut Reply::new(&mut output, protocol)) {
                 output.clear();
-                Reply::new(&mut output, protocol).error(&failure.text());
+                let text = failure.text();
+                shared.metrics.note_error(&text);
+                Reply::new(&mut output, protocol).error(&text);
             }
             output
         }));
@@ -271,16 +303,19 @@ pub(crate) fn is(word: &[u8], option: &str) -> bool {
     word.eq_ignore_ascii_case(option.as_bytes())
 }
 
-static TABLE: LazyLock<HashMap<&'static [u8], &'static Command>> = LazyLock::new(|| {
-    all()
-        .map(|command| (command.name.as_bytes(), command))
-        .collect()
-});
-
 /// Every command, family by family.
 pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
     [
+        acl::COMMANDS,
+        catalog::COMMANDS,
+        client::COMMANDS,
+        config::COMMANDS,
         connection::COMMANDS,
+        extensions::COMMANDS,
+        info::COMMANDS,
+        persistence::COMMANDS,
+        replication::COMMANDS,
+        slowlog::COMMANDS,
         keys::COMMANDS,
         strings::COMMANDS,
         transactions::COMMANDS,
@@ -288,113 +323,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
     ]
     .into_iter()
     .flatten()
-}
-
-/// The command of a name in any case.
-pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
-    // No name is longer.
-    let mut lower = [0; 32];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    TABLE.get(&*lower).copied()
-}
-
-/// Runs a command and appends its reply, or queues it in a transaction.
-pub(crate) fn dispatch(
-    words: &[&[u8]],
-    session: &mut Session,
-    shared: &Shared,
-    turnstile: &mut Turnstile<'_>,
-    output: &mut Vec<u8>,
-) -> Flow {
-    let begin = output.len();
-    if session.replies == Replies::SkipNext {
-        session.replies = Replies::Skip;
-    }
-    let mut flow = match admit(words, session) {
-        Ok(Admitted::Queued) => {
-            Reply::new(output, session.protocol).simple("QUEUED");
-            Flow::GoOn
-        }
-        Ok(Admitted::Now(command)) => {
-            session.last_command = command.name;
-            run_now(command, words, session, shared, turnstile, output)
-        }
-        Err(failure) => {
-            Reply::new(output, session.protocol).error(&failure.text());
-            Flow::GoOn
-        }
-    };
-    // As the command itself has left it: `CLIENT REPLY ON` is answered.
-    if matches!(session.replies, Replies::Off | Replies::Skip) {
-        output.truncate(begin);
-        if let Flow::Later(job) = flow {
-            flow = Flow::Later(Box::new(|shared| {
-                job(shared);
-                Vec::new()
-            }));
-        }
-    }
-    if session.replies == Replies::Skip {
-        session.replies = Replies::On;
-    }
-    flow
-}
-
-enum Admitted {
-    Now(&'static Command),
-    Queued,
-}
-
-/// Finds the command, and says whether it is run now. In a transaction, one that cannot be queued
-/// spoils it: the others are still taken, but for nothing.
-fn admit(words: &[&[u8]], session: &mut Session) -> Result<Admitted, Failure> {
-    let checked = check(words).map_err(|failure| {
-        if !is(words[0], "exec") {
-            return failure;
-        }
-        // There is no second try.
-        session.discard();
-        let text = failure.text();
-        let reason = text.strip_prefix("ERR ").unwrap_or(&text);
-        Failure::new(format!(
-            "EXECABORT Transaction discarded because of: {reason}"
-        ))
-    });
-    if session.transaction.is_none() {
-        return checked.map(Admitted::Now);
-    }
-    let queued = checked.and_then(|command| match &mut session.transaction {
-        _ if command.flags.contains(&Flag::NoMulti) => Ok(Admitted::Now(command)),
-        Transaction::Queued(queue) => match queue.push(command, words) {
-            Ok(()) => Ok(Admitted::Queued),
-            Err(Full) => Err(Failure::new(format!(
-                "ERR the transaction is too large: {TRANSACTION_BYTES} bytes can be queued"
-            ))),
-        },
-        _ => Ok(Admitted::Queued),
-    });
-    if queued.is_err() {
-        session.transaction = Transaction::Spoilt;
-    }
-    queued
-}
-
-/// The command, if there is one that takes so many words.
-fn check(words: &[&[u8]]) -> Result<&'static Command, Failure> {
-    let command = find(words[0]).ok_or_else(|| unknown(words))?;
-    let count = i32::try_from(words.len()).unwrap_or(i32::MAX);
-    let fits = if command.arity >= 0 {
-        count == command.arity
-    } else {
-        count >= -command.arity
-    };
-    if fits {
-        Ok(command)
-    } else {
-        Err(wrong_arity(command.name))
-    }
 }
 
 pub(crate) fn wrong_arity(name: &str) -> Failure {
@@ -413,84 +341,4 @@ pub(crate) fn only_database(word: &[u8]) -> Result<(), Failure> {
 
 pub(crate) fn no_such_database() -> Failure {
     Failure::new("ERR DB index is out of range: there is only database 0 here")
-}
-
-/// How much of what a client sent is quoted.
-const QUOTED_BYTES: usize = 128;
-
-fn unknown(words: &[&[u8]]) -> Failure {
-    let mut text = format!(
-        "ERR unknown command '{}', with args beginning with: ",
-        quoted(words[0])
-    );
-    for word in &words[1..] {
-        if text.len() > QUOTED_BYTES * 2 {
-            break;
-        }
-        // Writing to a string cannot fail.
-        let _ = write!(text, "'{}' ", quoted(word));
-    }
-    Failure::new(text)
-}
-
-fn quoted(word: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(&word[..word.len().min(QUOTED_BYTES)])
-}
-
-fn run_now(
-    command: &'static Command,
-    words: &[&[u8]],
-    session: &mut Session,
-    shared: &Shared,
-    turnstile: &mut Turnstile<'_>,
-    output: &mut Vec<u8>,
-) -> Flow {
-    let handler = command.run.handler();
-    if !command.run.is_alone(words.len() - 1) {
-        let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
-        return run(handler, words, &keyspace, session, shared, output).0;
-    }
-    turnstile.alone(|| {
-        let keyspace = Keyspace::transaction(&shared.store, &shared.syncer);
-        let begin = output.len();
-        let (flow, is_done) = run(handler, words, &keyspace, session, shared, output);
-        // What has failed has changed nothing.
-        if is_done {
-            if let Err(failure) = keyspace.commit() {
-                output.truncate(begin);
-                Reply::new(output, session.protocol).error(&failure.text());
-            }
-        }
-        flow
-    })
-}
-
-/// Runs a handler, and says whether it succeeded. An error takes the place of what it had replied so
-/// far.
-fn run(
-    handler: Handler,
-    words: &[&[u8]],
-    keyspace: &Keyspace<'_>,
-    session: &mut Session,
-    shared: &Shared,
-    output: &mut Vec<u8>,
-) -> (Flow, bool) {
-    let begin = output.len();
-    let protocol = session.protocol;
-    let mut call = Call {
-        words,
-        keyspace,
-        session,
-        shared,
-        reply: Reply::new(output, protocol),
-        flow: Flow::GoOn,
-    };
-    let done = handler(&mut call);
-    let flow = call.flow;
-    let is_done = done.is_ok();
-    if let Err(failure) = done {
-        output.truncate(begin);
-        Reply::new(output, protocol).error(&failure.text());
-    }
-    (flow, is_done)
 }

@@ -93,7 +93,7 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), Failure> {
         let words: Vec<&[u8]> = queued.words.iter().map(Vec::as_slice).collect();
         // Otherwise nothing of it is done.
         call.has_room()?;
-        call.run_within(queued.command, &words);
+        call.run_within(queued.known, &words);
     }
     Ok(())
 }

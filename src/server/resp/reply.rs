@@ -55,10 +55,20 @@ impl<'a> Reply<'a> {
         self.line(text.as_bytes());
     }
 
+    /// A line of text of the server's own. Line ends in it become blanks.
+    pub(crate) fn status(&mut self, text: &str) {
+        self.output.push(b'+');
+        self.one_line(text);
+    }
+
     /// An error, with its code: `ERR syntax error`. Line ends in it become blanks, for it may quote
     /// what a client sent.
     pub(crate) fn error(&mut self, text: &str) {
         self.output.push(b'-');
+        self.one_line(text);
+    }
+
+    fn one_line(&mut self, text: &str) {
         let begin = self.output.len();
         self.output.extend_from_slice(text.as_bytes());
         for byte in &mut self.output[begin..] {
