@@ -10,6 +10,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use super::clients::Client;
+use super::combine::Combined;
 use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
 use super::input::{Arrival, Input, Request};
@@ -64,6 +65,7 @@ pub(crate) struct Connection {
     ready: Readiness,
     input: Input,
     output: Output,
+    combined: Combined,
     session: Session,
     /// Where the arguments of a request are, from request to request.
     arguments: Vec<Range<usize>>,
@@ -99,6 +101,7 @@ impl Connection {
             },
             input: Input::default(),
             output: Output::default(),
+            combined: Combined::default(),
             session,
             arguments: Vec::new(),
             state: State::Open,
@@ -238,7 +241,10 @@ impl Connection {
                 }
             };
             let flow = match request {
-                Request::Line(range) => self.do_line(range, shared, &mut turnstile, &mut tally),
+                Request::Line(range) => {
+                    self.write_combined(shared, &mut tally);
+                    self.do_line(range, shared, &mut turnstile, &mut tally)
+                }
                 Request::Frame => self.do_frame(shared, &mut turnstile, &mut tally),
             };
             match flow {
@@ -256,9 +262,16 @@ impl Connection {
                 }
             }
         }
+        self.write_combined(shared, &mut tally);
         self.session.client.note_request(tally.last());
         self.session.publish();
         self.input.forget_done(self.takes_requests());
+    }
+
+    fn write_combined(&mut self, shared: &Shared, tally: &mut Tally<'_>) {
+        let output = self.output.bytes();
+        self.combined
+            .write(&self.session.client, shared, tally, output);
     }
 
     fn do_line(
@@ -315,6 +328,18 @@ impl Connection {
             return Flow::GoOn;
         }
         let output = self.output.bytes();
+        if self.session.is_plain() {
+            if let Some(put) = Combined::takes(words) {
+                self.session.last_command = "set";
+                let expires_at = shared.config.default_expiry();
+                // If it cannot be, the command itself says what is wrong.
+                if self.combined.add(put, expires_at, output).is_ok() {
+                    return Flow::GoOn;
+                }
+            }
+        }
+        self.combined
+            .write(&self.session.client, shared, tally, output);
         commands::dispatch(words, &mut self.session, shared, turnstile, tally, output)
     }
 

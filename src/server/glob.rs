@@ -92,13 +92,6 @@ impl Glob {
         })
     }
 
-    /// Whether it matches every name.
-    pub(crate) fn matches_all(&self) -> bool {
-        let rest = self.rest.as_ref();
-        self.first.is_empty()
-            && rest.is_some_and(|rest| rest.between.is_empty() && rest.last.is_empty())
-    }
-
     /// The only name that it can match, if there is but one.
     pub(crate) fn literal(&self) -> Option<Vec<u8>> {
         let byte = |token: &Token| match token {
@@ -278,7 +271,5 @@ mod tests {
         assert_eq!(new(r"a\*b").literal().as_deref(), Some(&b"a*b"[..]));
         assert_eq!(new("a?").literal(), None);
         assert_eq!(new("a*").literal(), None);
-        assert!(new("*").matches_all() && new("**").matches_all());
-        assert!(!new("?*").matches_all() && !new("").matches_all());
     }
 }

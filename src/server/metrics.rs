@@ -192,6 +192,11 @@ impl<'a> Tally<'a> {
 
     /// Notes a call that has ended just now; how long it took.
     pub(crate) fn note(&mut self, number: usize, failed: bool) -> Duration {
+        self.note_many(number, 1, failed)
+    }
+
+    /// Notes calls of one command that were done together; how long they took in all.
+    pub(crate) fn note_many(&mut self, number: usize, calls: u64, failed: bool) -> Duration {
         let now = Instant::now();
         let took = now.duration_since(self.last);
         self.last = now;
@@ -199,9 +204,9 @@ impl<'a> Tally<'a> {
             self.add_up();
             self.number = number;
         }
-        self.calls += 1;
+        self.calls += calls;
         self.time += took;
-        self.failed += u64::from(failed);
+        self.failed += if failed { calls } else { 0 };
         took
     }
 

@@ -10,9 +10,8 @@
 //! ([`syncer`]): all writes that arrive while one sync runs share the next, and nobody outside
 //! learns of a write that a power cut could still take.
 
-#![allow(dead_code, reason = "the commands that use all of it follow")]
-
 mod clients;
+mod combine;
 mod commands;
 mod connection;
 mod event_loop;
@@ -39,7 +38,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crabkv::Store;
 use mio::net::TcpListener;
@@ -64,6 +63,15 @@ pub(crate) struct Config {
     pub(crate) inline: Inline,
     /// What clients have to give before anything else.
     pub(crate) password: Option<Password>,
+}
+
+impl Config {
+    /// When a value expires that is put now and says nothing of it. What lasts longer than time
+    /// does, lasts.
+    pub(crate) fn default_expiry(&self) -> Option<SystemTime> {
+        self.default_ttl
+            .and_then(|ttl| SystemTime::now().checked_add(ttl))
+    }
 }
 
 /// What lines are that are no frames.

@@ -132,6 +132,11 @@ impl Session {
         self.owes_password_since.is_none()
     }
 
+    /// Whether a command is done at once, and answered.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_authenticated() && self.transaction.is_none() && self.replies == Replies::On
+    }
+
     pub(crate) fn authenticate(&mut self) {
         self.owes_password_since = None;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crabkv::Store;
 use tempfile::tempdir;
 
-use crate::resp::{Reply, request, simple};
+use crate::resp::{Reply, array, request, simple};
 use crate::running::Running;
 
 /// A transaction is there as a whole or not at all, and what was answered is there.
@@ -143,4 +143,58 @@ fn a_client_that_sends_a_byte_at_a_time_holds_up_nobody() {
     }
     assert_eq!(slow.reply(), simple("OK"));
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn puts_that_are_written_together_are_seen_by_whatever_follows_them() {
+    let dir = tempdir().unwrap();
+    let server = Running::start(dir.path(), &["--default-ttl", "1h"]);
+    let mut client = server.resp();
+    let mut requests = Vec::new();
+    let long = "x".repeat(65_536);
+    for words in [
+        &["SET", "a", "1"][..],
+        &["SET", "a", "2"],
+        &["set", "b", "1"],
+        &["GET", "a"],
+        &["SET", "a", "3"],
+        &["SET", &long, "1"],
+        &["SET", "a", "4"],
+        &["INCR", "a"],
+        &["SET", "a", "6"],
+        &["MULTI"],
+        &["SET", "a", "7"],
+        &["EXEC"],
+        &["SET", "c", "1"],
+        &["CLIENT", "REPLY", "OFF"],
+        &["SET", "c", "2"],
+        &["CLIENT", "REPLY", "ON"],
+        &["MGET", "a", "b", "c"],
+        &["TTL", "b"],
+    ] {
+        requests.extend(request(words));
+    }
+    requests.extend(b"SET c 3\r\nGET c\r\n");
+    client.send(&requests);
+    for expected in ["OK", "OK", "OK"] {
+        assert_eq!(client.reply(), simple(expected));
+    }
+    assert_eq!(client.reply(), Reply::from("2"));
+    assert_eq!(client.reply(), simple("OK"));
+    assert!(matches!(client.reply(), Reply::Error(_)));
+    assert_eq!(client.reply(), simple("OK"));
+    assert_eq!(client.reply(), Reply::from(5));
+    assert_eq!(client.reply(), simple("OK"));
+    assert_eq!(client.reply(), simple("OK"));
+    assert_eq!(client.reply(), simple("QUEUED"));
+    assert_eq!(client.reply(), Reply::Array(vec![simple("OK")]));
+    assert_eq!(client.reply(), simple("OK"));
+    assert_eq!(client.reply(), simple("OK"), "of CLIENT REPLY ON");
+    assert_eq!(client.reply(), array(["7", "1", "2"]));
+    let Reply::Integer(ttl) = client.reply() else {
+        panic!("a TTL is a number");
+    };
+    assert!((3500..=3600).contains(&ttl), "{ttl}");
+    assert_eq!(client.reply(), simple("OK"));
+    assert_eq!(client.reply(), Reply::from("3"));
 }

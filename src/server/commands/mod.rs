@@ -26,7 +26,7 @@ mod transactions;
 mod verbs;
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::event_loop::Shared;
 use super::keyspace::Keyspace;
@@ -177,7 +177,7 @@ impl Failure {
         Failure::new("ERR value is not an integer or out of range")
     }
 
-    fn text(&self) -> Cow<'_, str> {
+    pub(crate) fn text(&self) -> Cow<'_, str> {
         match self {
             Failure::Reply(text) => Cow::Borrowed(text),
             Failure::Store(error) => Cow::Owned(match error {
@@ -268,8 +268,7 @@ impl Call<'_, '_> {
 
     /// When a value expires that is put now and says nothing of it.
     pub(crate) fn default_expiry(&self) -> Option<SystemTime> {
-        let ttl: Option<Duration> = self.shared.config.default_ttl;
-        ttl.and_then(|ttl| SystemTime::now().checked_add(ttl))
+        self.shared.config.default_expiry()
     }
 }
 
