@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::context::Context;
-use super::units::thousands;
+use super::units::{size, thousands};
 
 /// How long work goes on without a bar.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -21,9 +21,8 @@ struct Styles {
 }
 
 const BYTES: Styles = Styles {
-    endless: "{msg} {binary_bytes}, {binary_bytes_per_sec}, {elapsed}",
-    of_total: "{msg} [{wide_bar}] {percent}% {binary_bytes} of {binary_total_bytes}, \
-               {binary_bytes_per_sec}, {eta} left",
+    endless: "{msg} {size}, {size_rate}, {elapsed}",
+    of_total: "{msg} [{wide_bar}] {percent}% {size} of {total_size}, {size_rate}, {eta} left",
 };
 
 const ITEMS: Styles = Styles {
@@ -33,14 +32,38 @@ const ITEMS: Styles = Styles {
 
 fn styled(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("the templates here are sound");
-    style.with_key("rate", write_rate).progress_chars("=> ")
+    // There is nobody to tell that a bar cannot be drawn.
+    style
+        .with_key(
+            "rate",
+            |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = write!(text, "{}/s", thousands(per_second(state)));
+            },
+        )
+        .with_key(
+            "size",
+            |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = text.write_str(&size(state.pos()));
+            },
+        )
+        .with_key(
+            "total_size",
+            |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = text.write_str(&size(state.len().unwrap_or_default()));
+            },
+        )
+        .with_key(
+            "size_rate",
+            |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = write!(text, "{}/s", size(per_second(state)));
+            },
+        )
+        .progress_chars("=> ")
 }
 
-fn write_rate(state: &ProgressState, text: &mut dyn fmt::Write) {
-    #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
-    let rate = thousands(state.per_sec() as u64);
-    // There is nobody to tell that a bar cannot be drawn.
-    let _ = write!(text, "{rate}/s");
+#[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
+fn per_second(state: &ProgressState) -> u64 {
+    state.per_sec() as u64
 }
 
 /// A bar. It is gone from the screen when it is dropped.
