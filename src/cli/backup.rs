@@ -65,8 +65,8 @@ fn json(report: &CheckpointReport, dir: &Path) -> Value {
         "segments_linked": report.segments_linked,
         "segments_copied": report.segments_copied,
         "segments_present": report.segments_present,
-        "bytes_copied": report.bytes_copied,
-        "last": report.last.get(),
+        "copied_bytes": report.bytes_copied,
+        "last_seq": report.last.get(),
         "elapsed_ms": report.elapsed.as_millis() as u64,
     })
 }

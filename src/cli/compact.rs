@@ -168,8 +168,8 @@ fn json(report: &CompactionReport) -> serde_json::Value {
     json!({
         "segments_merged": report.segments_merged,
         "segments_written": report.segments_written,
-        "bytes_before": report.bytes_before,
-        "bytes_after": report.bytes_after,
+        "before_bytes": report.bytes_before,
+        "after_bytes": report.bytes_after,
         "records_kept": report.records_kept,
         "records_dropped": report.records_dropped,
         "cancelled": report.cancelled,

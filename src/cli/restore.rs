@@ -140,7 +140,7 @@ fn json(report: &RestoreReport, dir: &Path) -> Value {
         "data_dir": dir.display().to_string(),
         "segments": report.segments,
         "bytes": report.bytes,
-        "last": report.last.get(),
+        "last_seq": report.last.get(),
         "elapsed_ms": report.elapsed.as_millis() as u64,
     })
 }

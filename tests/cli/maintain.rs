@@ -164,7 +164,7 @@ fn what_only_reads_works_beside_a_writer_and_the_rest_says_who_it_is() {
     assert!(text(run(&dir, "backup copy")).starts_with("copy has every write up to number 2: "));
     store.put("a", "3").unwrap();
     let report = json(run(&dir, "backup copy --json"));
-    assert_eq!(report["last"], 3);
+    assert_eq!(report["last_seq"], 3);
     assert_eq!(done(run(&dir, "get a -d copy")), b"3");
     let holder = format!("process {}", std::process::id());
     for line in ["compact", "repair out", "restore data -d other"] {
@@ -294,7 +294,7 @@ fn a_backup_is_brought_up_to_date_and_copies_nothing_twice() {
     assert_eq!((linked + copied, present), (4, 0), "{first}");
     let second = json(run(&dir, "backup copy --json"));
     assert_eq!(
-        (figures(&second), &second["bytes_copied"]),
+        (figures(&second), &second["copied_bytes"]),
         ([0, 0, 4], &0.into())
     );
     silently_done(run(&dir, "put one more"));
@@ -328,7 +328,7 @@ fn a_restored_store_has_what_the_backup_had() {
     assert_eq!(done(run(&dir, "get key1 -d again")), [7; 100]);
     let report = json(run(&dir, "restore copy -d third --json"));
     assert_eq!(
-        (&report["segments"], &report["last"]),
+        (&report["segments"], &report["last_seq"]),
         (&4.into(), &100.into())
     );
 

@@ -106,8 +106,8 @@ pub(crate) fn json_row(phase: Phase, measured: &Measured) -> Value {
         "operations": measured.done.operations,
         "bytes": measured.done.bytes,
         "elapsed_ns": measured.elapsed.as_nanos() as u64,
-        "operations_per_second": per_second(measured.done.operations, measured.elapsed),
-        "bytes_per_second": per_second(measured.done.bytes, measured.elapsed),
+        "operations_per_s": per_second(measured.done.operations, measured.elapsed),
+        "bytes_per_s": per_second(measured.done.bytes, measured.elapsed),
         "timed": timed,
         "timed_every": every,
         "timed_count": latency.len(),
@@ -294,7 +294,7 @@ get-miss             0     0ns           0       -      -      -      -      -
             json_row(Phase::Put, &put).to_string(),
             r#"{"phase":"put","operations":30000,"bytes":3000000,"elapsed_ns":3000000000,"#
                 .to_owned()
-                + r#""operations_per_second":10000,"bytes_per_second":1000000,"timed":"put","#
+                + r#""operations_per_s":10000,"bytes_per_s":1000000,"timed":"put","#
                 + r#""timed_every":1,"timed_count":2,"latency_ns":{"min":100,"mean":200,"#
                 + r#""p50":100,"p90":300,"p99":300,"p99_9":300,"p99_99":300,"max":300}}"#
         );

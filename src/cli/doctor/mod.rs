@@ -61,7 +61,7 @@ pub(crate) fn run(context: &Context, _: &DoctorArgs) -> Result<Outcome, Failure>
         || findings.text(),
         || {
             json!({
-                "dir": dir.display().to_string(),
+                "data_dir": dir.display().to_string(),
                 "program": env!("CARGO_PKG_VERSION"),
                 "findings": findings.list.iter().map(finding_json).collect::<Vec<_>>(),
             })

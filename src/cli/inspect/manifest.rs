@@ -99,7 +99,7 @@ pub(super) fn damage_json(damage: &Damage) -> Value {
     json!({
         "file": damage.file.display().to_string(),
         "offset": damage.offset,
-        "kind": damage.kind.to_string(),
+        "kind": damage.kind.to_string().replace(' ', "_"),
         "reason": damage.reason,
     })
 }
