@@ -60,7 +60,7 @@ pub(crate) struct ScanArgs {
     after_help = "\
 Examples:
   crabkv keys --prefix user: | wc -l
-  crabkv keys --prefix tmp: --null | xargs -0 -n 1 crabkv delete --"
+  crabkv keys --prefix tmp: --null | xargs -0 -r crabkv delete --"
 )]
 pub(crate) struct KeysArgs {
     #[command(flatten)]

@@ -187,6 +187,23 @@ fn a_ttl_that_is_none_is_a_usage_error_that_says_so() {
 }
 
 #[test]
+fn keys_are_deleted_together_and_those_that_were_not_there_are_told() {
+    let dir = tempdir().unwrap();
+    for key in ["a", "b", "c"] {
+        silently_done(run(&dir, &format!("put {key} 1")));
+    }
+    let message = failed(&run(&dir, "delete a nothing b a"), 1);
+    assert_eq!(message, "crabkv: no value for the key \"nothing\"\n");
+    let message = failed(&run(&dir, "delete a c b"), 1);
+    assert_eq!(message, "crabkv: no value for the key \"a\" and 1 more\n");
+    assert_eq!(done(run(&dir, "count")), b"0\n");
+    // A key that cannot be read as one leaves the others alone.
+    silently_done(run(&dir, "put --hex 00 01"));
+    failed(&run(&dir, "delete --hex 00 0"), 2);
+    silently_done(run(&dir, "delete --hex 00"));
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_help_with_0() {
     let dir = tempdir().unwrap();
     for line in ["", "put", "put a", "put a b -", "put -", "get", "fetch a"] {
