@@ -6,12 +6,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::{
-    backup, batch, bench, cas, compact, completions, count, delete, doctor, exists, expiry, export,
-    get, import, incr, inspect, man, put, repair, restore, scan, shell, stats, units, verify,
+    backup, batch, bench, cas, compact, completions, count, delete, doctor, exists, exit, expiry,
+    export, get, import, incr, inspect, man, overview, put, repair, restore, scan, shell, stats,
+    units, verify,
 };
+
+/// The environment variables, and what they stand for, for `--help`.
+const ENVIRONMENT: &str = "\
+Environment:
+  CRABKV_DATA_DIR          --data-dir
+  CRABKV_CACHE_CAPACITY    --cache-capacity
+  CRABKV_DEFAULT_TTL_SECS  --default-ttl
+  CRABKV_HISTORY           the file of the shell's history; empty for none
+  NO_COLOR                 no colour unless --color always";
 
 /// A key-value store for read-heavy work.
 #[derive(Debug, Parser)]
@@ -19,8 +29,7 @@ use super::{
     name = "crabkv",
     version,
     max_term_width = 100,
-    after_help = super::exit::HELP,
-    subcommand_help_heading = "Commands"
+    after_help = format!("{ENVIRONMENT}\n\n{}", exit::HELP)
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -42,43 +51,51 @@ pub(crate) struct Options {
         value_hint = clap::ValueHint::DirPath,
         env = "CRABKV_DATA_DIR",
         default_value = "data",
-        hide_env_values = true
+        hide_env = true
     )]
     pub(crate) data_dir: PathBuf,
-    /// Keep this many decompressed values in memory; 0 for none
+    /// How many values to cache
     #[arg(
         long,
         visible_alias = "cache",
         global = true,
-        value_name = "VALUES",
+        value_name = "N",
         env = "CRABKV_CACHE_CAPACITY",
         default_value_t = 0,
         hide_default_value = true,
-        hide_env_values = true
+        hide_env = true
     )]
     pub(crate) cache_capacity: usize,
-    /// Let values expire after this long that are put without --ttl: 30, 45s, 1h30m
+    /// For values put without --ttl: 45s, 1h30m
     #[arg(
         long,
         global = true,
-        value_name = "DURATION",
+        value_name = "TTL",
         env = "CRABKV_DEFAULT_TTL_SECS",
         value_parser = units::parse_ttl,
         allow_negative_numbers = true,
-        hide_env_values = true
+        hide_env = true
     )]
     pub(crate) default_ttl: Option<Duration>,
-    /// Answer with JSON: sizes in bytes, times in milliseconds
+    /// Answer with JSON, in bytes and milliseconds
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say nothing but data and errors: no warnings, summaries, progress
+    /// Say nothing but data and errors
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say what caused an error, too
+    /// Say more: what caused an error
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
-    /// Whether to use colour
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    /// Colour: auto (the default), always, never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub(crate) color: Color,
 }
 
@@ -103,19 +120,31 @@ impl Color {
     }
 }
 
+/// The definitions, with help that has the verbs by theme.
+pub(crate) fn command() -> Command {
+    let command = Args::command();
+    let template = overview::template(&command);
+    command.help_template(template)
+}
+
+// Each says what it does in a line of 65 characters: so many are left of a terminal's. What other
+// tools call the same is understood too, and shown nowhere.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Put a value, replacing the one before; makes the store if there is none
+    /// Put a value; makes the store if there is none
+    #[command(alias = "set")]
     Put(put::PutArgs),
-    /// Write a key's value to stdout, byte for byte (and a newline if that is a terminal)
+    /// Write a key's value to stdout, byte for byte
     Get(get::GetArgs),
-    /// Delete a key
+    /// Delete keys
+    #[command(aliases = ["del", "rm"])]
     Delete(delete::DeleteArgs),
-    /// Say by the exit code whether a key has a value: 0 if it has, 1 if not
+    /// Exit with 0 if a key has a value, and with 1 if not
     Exists(exists::ExistsArgs),
     /// List keys and their values
     Scan(scan::ScanArgs),
     /// List keys
+    #[command(aliases = ["ls", "list"])]
     Keys(scan::KeysArgs),
     /// Say how many keys there are
     Count(count::CountArgs),
@@ -125,39 +154,39 @@ pub(crate) enum Verb {
     Expire(expiry::ExpireArgs),
     /// Let a key live for ever that would have expired
     Persist(expiry::PersistArgs),
-    /// Add to a value that is a whole number, and write the sum to stdout
+    /// Add to a value that is a whole number, and write the sum
     Incr(incr::IncrArgs),
-    /// Put a value only if the key still has the version that was seen, or has none
+    /// Compare and swap: put a value only if nobody has put another
     Cas(cas::CasArgs),
-    /// Put and delete many keys at once, all or none, as lines from stdin or a file say
+    /// Put and delete many keys at once, all or none
     Batch(batch::BatchArgs),
     // What these two say of themselves is longer than a line, and stands with them.
     Export(export::ExportArgs),
     Import(import::ImportArgs),
-    /// Give back the room that overwritten, deleted and expired values take
+    /// Give back the room of overwritten, deleted and expired values
     Compact(compact::CompactArgs),
-    /// Serve the store on a TCP port, to nc and to programs
+    /// Serve the store on a TCP port, to nc and to Redis clients
     #[cfg(feature = "server")]
     Serve(super::serve::ServeArgs),
     /// Show how many keys there are and what takes how much room
     Stats(stats::StatsArgs),
-    /// Show what lies in the files: manifest, segments, records, hints, a key's history
+    /// Show what lies in the files, and a key's history
     Inspect(inspect::InspectArgs),
-    /// Check what a store depends on: lock, disk, file system, limits, permissions, clock
+    /// Check what a store depends on: lock, disk, limits, clock
     Doctor(doctor::DoctorArgs),
     /// Check every byte of the store, and name what is damaged
     Verify(verify::VerifyArgs),
     /// Save what is sound of a damaged store into a new one
     Repair(repair::RepairArgs),
-    /// Make a consistent copy while programs use the store, or bring one up to date
+    /// Make a consistent copy of the store, or bring one up to date
     Backup(backup::BackupArgs),
     /// Make a store from a backup
     Restore(restore::RestoreArgs),
-    /// Give commands at a prompt, or from a script, with the store open all the time
+    /// Give commands at a prompt, or from a script
     Shell(shell::ShellArgs),
-    /// Measure what this machine and this disk make of a store that is filled for it
+    /// Measure what this machine makes of a store filled for it
     Bench(bench::BenchArgs),
-    /// Write a script that makes a shell complete command lines of this program
+    /// Write a script that completes command lines in your shell
     Completions(completions::CompletionsArgs),
     /// Write the manual as man pages
     Man(man::ManArgs),
@@ -191,12 +220,10 @@ fn to_bytes(argument: OsString) -> Result<Bytes, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
-        Args::command().debug_assert();
+        command().debug_assert();
     }
 }

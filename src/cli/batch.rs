@@ -38,7 +38,7 @@ pub(crate) struct BatchArgs {
     #[arg(default_value = "-")]
     file: PathBuf,
     /// Only check the lines
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     encoding: EncodingArgs,

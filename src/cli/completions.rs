@@ -1,9 +1,8 @@
 //! `completions`: what a shell needs to complete command lines of this program.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::args::Args;
+use super::args;
 use super::exit::{Failure, Outcome};
 use super::output::Output;
 
@@ -16,7 +15,7 @@ pub(crate) struct CompletionsArgs {
 
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Outcome, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Args::command(), "crabkv", &mut script);
+    clap_complete::generate(args.shell, &mut args::command(), "crabkv", &mut script);
     let mut output = Output::new();
     output.write(&script)?;
     output.finish()?;

@@ -7,7 +7,7 @@ use super::exit::Failure;
 /// Consent to what destroys or loses something.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Consent {
-    /// Do it without asking
+    /// Replace a file that is there without asking
     #[arg(short, long)]
     yes: bool,
 }

@@ -14,13 +14,13 @@ use super::text;
 /// The exit codes, for `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0  done
-  1  the key is absent, or the condition is false
-  2  wrong usage or input, such as a key that is too long
-  3  the store is open in another program
-  4  damage was found
-  5  the disk is full, or reading or writing failed; also: there is no store
-  6  the store was written by a newer crabkv
+    0  done
+    1  the key is absent, or the condition is false
+    2  wrong usage or input, such as a key that is too long
+    3  the store is open in another program
+    4  damage was found
+    5  the disk is full, or reading or writing failed; also: there is no store
+    6  the store was written by a newer crabkv
   130  interrupted";
 
 const FALSE: u8 = 1;

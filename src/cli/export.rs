@@ -27,7 +27,7 @@ const BAR_STEP: u64 = 128;
 /// The longest key that LMDB takes unless it was built for more; an empty one it never takes.
 const LMDB_MAX_KEY_LEN: usize = 511;
 
-/// Write all entries as JSON Lines, CSV, Redis commands or an LMDB dump
+/// Write entries as JSON Lines, CSV, Redis commands or LMDB dump
 ///
 /// Expired entries are left out. JSON Lines and CSV say how long an entry has left (ttl_ms), or
 /// with --absolute when it expires (expires_at_ms, since 1970). Redis commands say when (PXAT, for

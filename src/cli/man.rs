@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 
-use super::args::Args;
+use super::args;
 use super::context::Context;
 use super::exit::{self, Failure, Outcome};
 use super::output::{self, Output};
@@ -16,12 +16,12 @@ use super::units::counted;
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
     /// Write all pages into this directory; without it, the program's page goes to stdout
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(short, long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     out: Option<PathBuf>,
 }
 
 pub(crate) fn run(context: &Context, args: &ManArgs) -> Result<Outcome, Failure> {
-    let mut command = Args::command().disable_help_subcommand(true);
+    let mut command = args::command().disable_help_subcommand(true);
     command.build();
     let Some(dir) = &args.out else {
         let mut page = Vec::new();

@@ -36,6 +36,7 @@ mod interrupt;
 mod key;
 mod man;
 mod output;
+mod overview;
 mod progress;
 mod put;
 mod repair;
@@ -50,21 +51,23 @@ mod terminal;
 mod text;
 mod transfer;
 pub(crate) mod units;
+mod usage;
 mod verify;
 mod watched;
 mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Verb};
 use context::Context;
 use exit::{Failure, Outcome};
 
-/// Does what the command line says. Clap ends the process itself when that cannot be understood.
+/// Does what the command line says.
 pub(crate) fn run() -> ExitCode {
-    let Args { options, verb } = Args::parse();
+    let Args { options, verb } = match usage::parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
     options.color.write_global();
     // The shell does so itself, once its line editor has had its way with signals.
     if !matches!(verb, Verb::Shell(_)) {

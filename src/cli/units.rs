@@ -13,11 +13,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs(secs));
     }
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a duration as 30, 45s, 250ms or 1h30m"))
+        .map_err(|_| "it is no duration; write 30, 45s, 250ms or 1h30m".to_owned())
 }
 
 fn too_long(text: &str) -> String {
-    format!("{text} seconds are too long")
+    format!("it is no duration: {text} seconds are too long")
 }
 
 /// A TTL: a duration of at least a millisecond.
@@ -25,7 +25,7 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(ttl) if ttl >= Duration::from_millis(1) => Ok(ttl),
         Ok(_) => Err("a TTL is at least 1ms; leave it out for no expiry".to_owned()),
-        Err(reason) => Err(format!("a TTL is a duration: {reason}")),
+        Err(reason) => Err(reason.replace("no duration", "no TTL")),
     }
 }
 
@@ -154,9 +154,10 @@ mod tests {
             parse_ttl("18446744073709551615"),
             Ok(Duration::from_secs(u64::MAX))
         );
-        for text in ["0", "0s", "never"] {
+        for text in ["0", "0s"] {
             assert!(parse_ttl(text).unwrap_err().contains("TTL"), "{text}");
         }
+        assert!(parse_ttl("never").unwrap_err().contains("no TTL"));
     }
 
     #[test]

@@ -204,11 +204,25 @@ fn keys_are_deleted_together_and_those_that_were_not_there_are_told() {
 }
 
 #[test]
+fn what_other_tools_call_the_same_is_understood() {
+    let dir = tempdir().unwrap();
+    for key in ["a", "b", "c"] {
+        silently_done(run(&dir, &format!("set {key} 1")));
+    }
+    silently_done(run(&dir, "del a"));
+    silently_done(run(&dir, "rm b"));
+    assert_eq!(done(run(&dir, "ls")), b"c\n");
+    assert_eq!(done(run(&dir, "list")), b"c\n");
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_help_with_0() {
     let dir = tempdir().unwrap();
-    for line in ["", "put", "put a", "put a b -", "put -", "get", "fetch a"] {
-        misused(&run(&dir, line));
+    for line in ["put", "put a", "put a b -", "put -", "get", "fetch a"] {
+        failed(&run(&dir, line), 2);
     }
+    let verbs = misused(&run(&dir, ""));
+    assert!(verbs.contains("\n  verify ") && verbs.lines().count() < 50);
 
     let help = String::from_utf8(done(run(&dir, "--help"))).unwrap();
     assert!(help.contains("Exit codes:") && help.contains("CRABKV_DATA_DIR"));

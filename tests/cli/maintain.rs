@@ -562,11 +562,9 @@ fn ctrl_c_ends_a_backup_that_goes_on_from_there() {
 /// The verbs that help lists.
 fn verbs(dir: &TempDir) -> Vec<String> {
     let help = text(run(dir, "--help"));
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let listed = listed.take_while(|line| line.starts_with("  "));
-    // Descriptions go on further to the right.
-    let names = listed.filter(|line| !line.starts_with("    "));
-    let verbs: Vec<_> = names
+    let listed = help.lines().take_while(|line| *line != "Options:");
+    let verbs: Vec<_> = listed
+        .filter(|line| line.starts_with("  "))
         .map(|line| line.split_whitespace().next().unwrap().to_owned())
         .collect();
     assert!(

@@ -40,8 +40,9 @@ fn a_line_that_fails_is_told_and_the_next_is_read() {
     let expected = [
         "crabkv: line 1: no store in data;",
         "crabkv: line 3: no value for the key \"b\"",
-        "crabkv: line 4: unrecognized subcommand 'fetch'",
-        "crabkv: line 5: the following required arguments were not provided: <KEY> <VALUE>",
+        "crabkv: line 4: unrecognized command 'fetch'; ",
+        "crabkv: line 5: the following required arguments were not provided: <KEY> <VALUE>; \
+         usage: put <KEY> <VALUE>",
         "crabkv: line 6: a quote (') is not closed",
     ];
     assert_eq!(messages.lines().count(), expected.len(), "{messages}");

@@ -25,7 +25,7 @@ use pending::{Counts, Pending};
 /// How many records are read before the bar is told.
 const BAR_STEP: u64 = 128;
 
-/// Put what a file or stdin holds: JSON Lines, CSV, Redis commands or an LMDB dump
+/// Put entries from JSON Lines, CSV, Redis commands or LMDB dump
 ///
 /// Makes the store if there is none. Each batch is atomic and durable; where the import ends early,
 /// all before is there, and importing again does no harm. A record that has expired meanwhile
@@ -48,7 +48,7 @@ pub(crate) struct ImportArgs {
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// Read all of it, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Leave keys as they are that have a value
     #[arg(long)]

@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Command, FromArgMatches};
 use crabkv::Error;
 
-use super::args::{Args, Options};
+use super::args::{self, Args, Options};
 use super::context::Context;
 use super::exit::{self, Failure, Outcome};
 use super::session::Session;
-use super::{dispatch, interrupt, output, words};
+use super::{dispatch, interrupt, output, overview, usage, words};
 
 /// Verbs that make no sense in here: they need no store, or one of their own.
 const ELSEWHERE: [&str; 5] = ["bench", "completions", "man", "serve", "shell"];
@@ -31,12 +31,10 @@ const ELSEWHERE: [&str; 5] = ["bench", "completions", "man", "serve", "shell"];
 /// What leaves the shell.
 const LEAVE: [&str; 2] = ["exit", "quit"];
 
-/// What `help` says. The columns are those of clap's list of verbs.
+/// What `help` says below the verbs.
 const HELP: &str = "\
-{subcommands}
-  exit     Leave; so do quit and Ctrl-D
-
-help COMMAND says more. Quotes keep words together: 'a b'; with \"a\\n\\xff\", any bytes.
+help COMMAND says more. Quotes keep words together: 'a b'. In double quotes there
+are escapes for any bytes: \"a\\n\\xff\".
 ";
 
 #[derive(Debug, clap::Args)]
@@ -173,7 +171,7 @@ impl Shell {
             {
                 return Ok(Line::Help(error.render().ansi().to_string()));
             }
-            Err(error) => return Err(in_one_line(&error)),
+            Err(error) => return Err(usage::in_one_line(&error, "help")),
         };
         if let Some(verb) = matches
             .subcommand_name()
@@ -183,7 +181,8 @@ impl Shell {
                 "{verb} does not work in the shell; leave it, and run crabkv {verb}"
             ));
         }
-        let mut args = Args::from_arg_matches(&matches).map_err(|error| in_one_line(&error))?;
+        let mut args =
+            Args::from_arg_matches(&matches).map_err(|error| usage::in_one_line(&error, "help"))?;
         inherit(&mut args.options, &self.options, &matches);
         Ok(Line::Args(Box::new(args)))
     }
@@ -199,13 +198,14 @@ enum Line {
 
 /// The definitions, as the shell has them.
 fn command() -> Command {
-    let mut command = Args::command().no_binary_name(true).help_template(HELP);
+    let mut command = args::command().no_binary_name(true);
     for verb in ELSEWHERE {
         if command.find_subcommand(verb).is_some() {
             command = command.mut_subcommand(verb, |verb| verb.hide(true));
         }
     }
-    command
+    let verbs = overview::verbs(&command, &[("exit", "Leave; so do quit and Ctrl-D")]);
+    command.help_template(verbs + HELP)
 }
 
 /// Options that a line does not have are those of the shell.
@@ -226,20 +226,6 @@ fn inherit(options: &mut Options, shell: &Options, matches: &ArgMatches) {
     options.json |= shell.json;
     options.quiet |= shell.quiet;
     options.verbose |= shell.verbose;
-}
-
-/// What clap says on several lines, without its advice on the program's usage.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let lines: Vec<_> = lines
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .collect();
-    let message = lines.join(" ");
-    message
-        .strip_prefix("error: ")
-        .unwrap_or(&message)
-        .replace(" tip: ", "; ")
 }
 
 #[cfg(unix)]
