@@ -226,4 +226,20 @@ mod tests {
     fn the_command_line_contradicts_itself_nowhere() {
         command().debug_assert();
     }
+
+    #[test]
+    fn options_that_mean_the_same_are_called_the_same() {
+        for verb in command().get_subcommands() {
+            let short_of = |long: &str| {
+                let mut args = verb.get_arguments();
+                let arg = args.find(|arg| arg.get_long() == Some(long));
+                arg.map(clap::Arg::get_short)
+            };
+            for (long, short) in [("dry-run", 'n'), ("out", 'o'), ("limit", 'l'), ("yes", 'y')] {
+                if let Some(found) = short_of(long) {
+                    assert_eq!(found, Some(short), "{} --{long}", verb.get_name());
+                }
+            }
+        }
+    }
 }

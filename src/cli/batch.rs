@@ -46,6 +46,7 @@ pub(crate) struct BatchArgs {
 
 pub(crate) fn run(context: &Context, args: &BatchArgs) -> Result<Outcome, Failure> {
     let plan = if args.file == Path::new("-") {
+        context.note_typing();
         let failed = |source| Failure::Stdio {
             op: "read standard input",
             source,

@@ -1,5 +1,6 @@
 //! What a verb works with: the options that all verbs share, and the store.
 
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -164,6 +165,19 @@ impl Context {
     pub(crate) fn note(&self, message: impl std::fmt::Display) {
         if !self.options.quiet {
             self.say(message);
+        }
+    }
+
+    /// Says that standard input is read where that is a terminal: nothing else tells that the
+    /// program waits for its user.
+    pub(crate) fn note_typing(&self) {
+        if io::stdin().is_terminal() {
+            let end = if cfg!(windows) {
+                "Ctrl-Z and Enter"
+            } else {
+                "Ctrl-D"
+            };
+            self.note(format_args!("reading from the terminal, up to {end}"));
         }
     }
 

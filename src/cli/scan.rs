@@ -9,7 +9,7 @@ use super::encoding::{self, EncodingArgs};
 use super::entry;
 use super::exit::{Failure, Outcome};
 use super::output::Output;
-use super::text;
+use super::{text, units};
 
 /// Which entries, and how they are shown.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ struct Selection {
     #[arg(long, value_parser = bytes(), default_value = "", hide_default_value = true)]
     prefix: Bytes,
     /// At most so many; if there are more, stderr says how to go on
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = units::parse_count)]
     limit: Option<u64>,
     /// Go on where an earlier call with --limit stopped, as that said
     #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]

@@ -37,6 +37,21 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     Ok(size.as_u64())
 }
 
+/// A count: `50000`, `100k`, `10M`.
+pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
+    const UNITS: [(&[char], u64); 3] = [
+        (&['k', 'K'], 1000),
+        (&['m', 'M'], 1_000_000),
+        (&['g', 'G'], 1_000_000_000),
+    ];
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(letters, unit)| Some((text.strip_suffix(*letters)?, *unit)))
+        .unwrap_or((text, 1));
+    let count = digits.parse().ok().and_then(|n: u64| n.checked_mul(unit));
+    count.ok_or_else(|| "it is no count; write 50000, 100k or 10M".to_owned())
+}
+
 const UNITS: [(u64, &str); 5] = [
     (1 << 50, "PiB"),
     (1 << 40, "TiB"),
@@ -189,6 +204,16 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
         }
         assert_eq!(duration(Duration::from_millis(45_678)), "45s");
+    }
+
+    #[test]
+    fn a_count_can_have_thousands_and_millions() {
+        for (text, count) in [("0", 0), ("7", 7), ("100k", 100_000), ("10M", 10_000_000)] {
+            assert_eq!(parse_count(text), Ok(count), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5k", "1T", "18446744073709551615k"] {
+            assert!(parse_count(text).is_err(), "{text}");
+        }
     }
 
     #[test]

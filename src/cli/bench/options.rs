@@ -13,7 +13,7 @@ use super::phases::{Phase, Plan};
 use super::workload::{Distribution, Keys, Values};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
-use crate::cli::units::{counted, duration, parse_duration, parse_size, size, thousands};
+use crate::cli::units::{self, counted, duration, parse_duration, parse_size, size, thousands};
 
 /// Bytes of a batch, unless --batch says how many keys it has.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -147,19 +147,9 @@ fn parse_phase(text: &str) -> Result<Duration, String> {
 
 /// A count of at least 1: `50000`, `100k`, `10M`, `1G`.
 fn parse_count(text: &str) -> Result<u64, String> {
-    const UNITS: [(&[char], u64); 3] = [
-        (&['k', 'K'], 1000),
-        (&['m', 'M'], 1_000_000),
-        (&['g', 'G'], 1_000_000_000),
-    ];
-    let (digits, unit) = UNITS
-        .iter()
-        .find_map(|(letters, unit)| Some((text.strip_suffix(*letters)?, *unit)))
-        .unwrap_or((text, 1));
-    let count = digits.parse().ok().and_then(|n: u64| n.checked_mul(unit));
-    match count {
-        Some(count @ 1..) => Ok(count),
-        _ => Err("write a count as 50000, 100k or 10M; it is at least 1".to_owned()),
+    match units::parse_count(text) {
+        Ok(0) => Err("it is at least 1".to_owned()),
+        count => count,
     }
 }
 

@@ -45,6 +45,10 @@ impl Input {
         }
     }
 
+    pub(super) fn is_stdin(&self) -> bool {
+        self.file.is_none()
+    }
+
     pub(super) fn len(&self) -> Option<u64> {
         self.len
     }

@@ -17,7 +17,7 @@ use super::exit::{Failure, Outcome};
 use super::export::format_of;
 use super::progress::Progress;
 use super::transfer::{self, ChangeReader, Format, ReadError, Selection};
-use super::units::{counted, duration, thousands};
+use super::units::{counted, duration, parse_count, thousands};
 use super::{interrupt, output};
 use input::Input;
 use pending::{Counts, Pending};
@@ -54,8 +54,7 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     if_absent: bool,
     /// Write this many records at a time, or fewer if they are large
-    #[arg(long, value_name = "RECORDS", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "RECORDS", default_value = "10k", value_parser = parse_batch_size)]
     batch_size: u64,
     /// Leave out Redis commands that a store has nothing like, and say how many
     #[arg(long)]
@@ -65,10 +64,20 @@ pub(crate) struct ImportArgs {
     database: Option<String>,
 }
 
+fn parse_batch_size(text: &str) -> Result<u64, String> {
+    match parse_count(text) {
+        Ok(count) if !(1..=1_000_000).contains(&count) => Err("it is from 1 to 1M".to_owned()),
+        count => count,
+    }
+}
+
 pub(crate) fn run(context: &Context, args: &ImportArgs) -> Result<Outcome, Failure> {
     let begun = Instant::now();
     let format = format(args)?;
     let input = Input::open(&args.file)?;
+    if input.is_stdin() {
+        context.note_typing();
+    }
     if format == Format::Mdb && args.database.is_none() {
         input.refuse_several_databases()?;
     }

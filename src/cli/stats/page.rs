@@ -190,8 +190,8 @@ impl Page<'_> {
             ),
             NextCompaction::Merge => format!("{} merged next", counted(marked, "segment")),
             _ if freed == 0 => return text,
-            NextCompaction::ReadOnly | NextCompaction::NotWorthIt
-                if is_small || freed < data / TRIGGER =>
+            next if next == NextCompaction::NotWorthIt
+                || (next == NextCompaction::ReadOnly && (is_small || freed < data / TRIGGER)) =>
             {
                 let until = if is_small {
                     "there is 1MiB of data"
@@ -467,6 +467,39 @@ mod tests {
         // The active segment is none of those shown any more, and its reason goes with it.
         assert_eq!(lines(29), 27);
         assert_eq!((lines(24), lines(16), lines(5)), (23, 15, 4));
+    }
+
+    #[test]
+    fn the_largest_figures_fit_80_columns() {
+        let text = text_of(|look| {
+            look.stats.keys = 1_000_000_000_000;
+            look.stats.index_bytes = 20 << 40;
+            look.stats.mapped_bytes = u64::MAX;
+            look.resident_bytes = Some(u64::MAX);
+            look.stats.data_bytes = 999 << 40;
+            look.stats.buffered_keys = 1_000_000_000;
+            look.space.unwritten_bytes = 1023 << 40;
+            look.space.pinned_bytes = 999 << 40;
+            look.space.live_bytes = 666 << 40;
+            look.space.stale_bytes = (333 << 40) + 1;
+            look.space.reclaimable_bytes = 333 << 40;
+            for segment in &mut look.segments {
+                segment.data_bytes = 1023 << 50;
+                segment.to_give = 1023 << 50;
+            }
+        });
+        for line in text.lines().skip(1) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(
+            text.contains("\n  # live                 666TiB   67%\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("keys              1,000,000,000,000"),
+            "{text}"
+        );
+        assert!(text.contains(" 1023PiB  1023PiB  #"), "{text}");
     }
 
     #[test]
