@@ -53,9 +53,11 @@ impl Page<'_> {
     pub(crate) fn fitted(mut self, rows: usize) -> String {
         /// Lines that may go with segments: a gap and the meanings of reasons.
         const MEANINGS: usize = 6;
-        // The last row is the cursor's.
-        let rows = rows.saturating_sub(1);
         let mut text = self.text();
+        // The last row is the cursor's. A long path makes the first line take several.
+        let head = anstream::adapter::strip_str(text.lines().next().unwrap_or_default());
+        let head_rows = head.to_string().chars().count().div_ceil(COLUMNS).max(1);
+        let rows = rows.saturating_sub(head_rows);
         let over = text.lines().count().saturating_sub(rows);
         self.shown = self.shown.min(self.look.segments.len());
         self.shown -= over.saturating_sub(MEANINGS).min(self.shown);
@@ -467,6 +469,10 @@ mod tests {
         // The active segment is none of those shown any more, and its reason goes with it.
         assert_eq!(lines(29), 27);
         assert_eq!((lines(24), lines(16), lines(5)), (23, 15, 4));
+        let long = "d".repeat(100);
+        let mut page = page(&look);
+        page.dir = Path::new(&long);
+        assert_eq!(page.fitted(24).lines().count(), 22);
     }
 
     #[test]
