@@ -140,7 +140,7 @@ impl fmt::Display for Failure {
 /// What to do about a failure of the system, where that is clear.
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::NotADirectory => "; a store is a directory: name another one with --data-dir",
+        ErrorKind::NotADirectory => "; a store is a directory: name another one",
         ErrorKind::PermissionDenied => "; its owner can give you the right to read and write it",
         ErrorKind::ReadOnlyFilesystem => "; a store can only be opened where it can be written",
         _ => "",
@@ -193,7 +193,8 @@ fn say_causes(failure: &Failure) {
         Failure::Usage(_) | Failure::Wrong(_) | Failure::ClosedPipe | Failure::Interrupted => None,
     };
     while let Some(error) = cause {
-        let _ = writeln!(io::stderr(), "  caused by: {error}");
+        let line = format!("  caused by: {}\n", text::harmless(&error.to_string()));
+        let _ = io::stderr().write_all(line.as_bytes());
         cause = error.source();
     }
 }
@@ -229,9 +230,11 @@ fn code_of_error(error: &Error) -> u8 {
     }
 }
 
-/// One line on stderr. There is nobody to tell when that fails.
+/// One line on stderr, in one piece, so that what several programs say does not mix. There is nobody
+/// to tell when that fails.
 pub(crate) fn say(message: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "crabkv: {message}");
+    let line = format!("crabkv: {}\n", text::harmless(&message.to_string()));
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 #[cfg(test)]

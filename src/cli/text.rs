@@ -1,5 +1,6 @@
 //! Bytes as text, for lines and for JSON, so that no key can break a line, a terminal or a parser.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -24,17 +25,46 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
                 '\n' => text.push_str("\\n"),
                 '\r' => text.push_str("\\r"),
                 '\t' => text.push_str("\\t"),
-                // Control characters may drive a terminal; those beyond ASCII are two bytes.
-                char if char.is_control() => {
-                    let mut bytes = [0; 4];
-                    escape_bytes(&mut text, char.encode_utf8(&mut bytes).as_bytes());
-                }
+                char if is_harmful(char) => escape_char(&mut text, char),
                 char => text.push(char),
             }
         }
         escape_bytes(&mut text, chunk.invalid());
     }
     text
+}
+
+/// A message with whatever was in it, such as a file's name: as it is, but on one line, and without
+/// what drives a terminal.
+pub(crate) fn harmless(message: &str) -> Cow<'_, str> {
+    if !message.contains(is_harmful) {
+        return Cow::Borrowed(message);
+    }
+    let mut text = String::with_capacity(message.len());
+    for char in message.chars() {
+        if is_harmful(char) {
+            escape_char(&mut text, char);
+        } else {
+            text.push(char);
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Control characters may drive a terminal; others break a line, or turn its direction, so that a
+/// key looks like another one.
+fn is_harmful(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// Beyond ASCII it is several bytes.
+fn escape_char(text: &mut String, char: char) {
+    let mut bytes = [0; 4];
+    escape_bytes(text, char.encode_utf8(&mut bytes).as_bytes());
 }
 
 fn escape_bytes(text: &mut String, bytes: &[u8]) {
@@ -70,11 +100,21 @@ mod tests {
             (b"\x1b[31m\0", r"\x1b[31m\x00"),
             (b"a\xff\xfeb", r"a\xff\xfeb"),
             ("\u{85}".as_bytes(), r"\xc2\x85"),
+            ("a\u{202e}b".as_bytes(), r"a\xe2\x80\xaeb"),
             (b"", ""),
         ] {
             assert_eq!(escaped(bytes), text);
         }
         assert_eq!(quoted(b"a \"b\"\n"), r#""a \"b\"\n""#);
+    }
+
+    #[test]
+    fn a_message_stays_on_its_line_whatever_is_in_it() {
+        assert_eq!(
+            harmless("no store in a\nb\x1b[2J"),
+            r"no store in a\x0ab\x1b[2J"
+        );
+        assert_eq!(harmless("snö \\ \u{2028}"), r"snö \ \xe2\x80\xa8");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod docs;
 mod everyday;
 #[cfg(target_os = "linux")]
 mod full_disk;
+mod hostile;
 mod look;
 mod maintain;
 mod program;
