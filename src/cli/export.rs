@@ -19,7 +19,7 @@ use super::file::NewFile;
 use super::progress::Progress;
 use super::transfer::{self, Entry, Expiry, Format, Times};
 use super::units::{counted, duration};
-use super::{interrupt, output};
+use super::{file, interrupt, output};
 
 /// How many entries are written before the bar is told.
 const BAR_STEP: u64 = 128;
@@ -67,6 +67,10 @@ pub(crate) fn run(context: &Context, args: &ExportArgs) -> Result<Outcome, Failu
         }
         let out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
         let counts = export(context, args, format, store, out, &output::failure)?;
+        if interrupt::is_requested() {
+            let message = "not all of it was written".to_owned();
+            return Ok(Outcome::Interrupted(message));
+        }
         counts.warn(context);
         Ok(Outcome::Done)
     })
@@ -99,16 +103,16 @@ fn to_file(
     path: &Path,
 ) -> Result<Outcome, Failure> {
     let begun = Instant::now();
-    let mut file = NewFile::create(path, args.consent)?;
+    let mut new = NewFile::create(path, args.consent)?;
     // What was written so far is to be removed.
     let _graceful = interrupt::graceful();
-    let failed = |source| Failure::file("write", path, source);
-    let counts = export(context, args, format, store, file.writer(), &failed)?;
+    let failed = |source| file::failure(path, source);
+    let counts = export(context, args, format, store, new.writer(), &failed)?;
     if interrupt::is_requested() {
         let message = format!("{} was not written", path.display());
         return Ok(Outcome::Interrupted(message));
     }
-    file.commit()?;
+    new.commit()?;
     counts.warn(context);
     if context.options.json {
         output::write_json(&json!({
@@ -196,7 +200,8 @@ fn export(
                 progress.set(counts.records);
             }
             if interrupt::is_requested() {
-                break;
+                // Without what says that it is complete.
+                return Ok(counts);
             }
         }
     }

@@ -30,3 +30,96 @@ fn keys_that_turn_the_direction_of_text_are_escaped() {
     assert_eq!(text(run(&dir, "keys")), "user:\\xe2\\x80\\xaenimda\n");
     assert_eq!(json(run(&dir, "keys --json"))["key"], key);
 }
+
+#[test]
+fn a_pipe_is_written_to_and_not_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for (line, expected) in [
+        ("get a --out pipe", "1"),
+        (
+            "export --format jsonl --quiet --out pipe",
+            "{\"k\":\"a\",\"v\":\"1\"}\n",
+        ),
+    ] {
+        let from = pipe.clone();
+        let reader = std::thread::spawn(move || fs::read_to_string(from).unwrap());
+        silently_done(run(&dir, line));
+        assert_eq!(reader.join().unwrap(), expected);
+    }
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_directory_is_no_file_to_write_to_even_with_consent() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    fs::create_dir(dir.path().join("sub.csv")).unwrap();
+    for line in ["get a --out sub.csv --yes", "export --out sub.csv --yes"] {
+        assert_eq!(
+            failed(&run(&dir, line), 2),
+            "crabkv: sub.csv is a directory; name a file in it\n"
+        );
+    }
+    let message = failed(&run(&dir, "get a --out nowhere/a"), 5);
+    assert!(
+        message.starts_with("crabkv: cannot create nowhere/a: "),
+        "{message}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_permissions_and_the_links_to_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    let (file, link) = (dir.path().join("secret"), dir.path().join("link"));
+    fs::write(&file, "0").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("secret", &link).unwrap();
+    let message = failed(&run(&dir, "get a --out link"), 2);
+    assert!(message.contains("--yes"), "{message}");
+    silently_done(run(&dir, "get a --out link --yes"));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"1");
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_export_that_is_interrupted_does_not_look_complete() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    let dir = tempdir().unwrap();
+    let lines = (0..20_000).map(|i| format!("{{\"k\":\"key{i}\",\"v\":\"{i}\"}}\n"));
+    let lines: String = lines.collect();
+    run_with_input(&dir, "import --quiet", lines.as_bytes());
+    let mut export = program(&dir);
+    export.args(["export", "--format", "mdb"]);
+    let mut child = export
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut dump = vec![0];
+    // It has begun, and cannot end while the pipe is full.
+    stdout.read_exact(&mut dump).unwrap();
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    stdout.read_to_end(&mut dump).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(dump.starts_with(b"VERSION=3\n"));
+    assert!(!String::from_utf8_lossy(&dump).contains("DATA=END"));
+}
