@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Result<Outcome, Failu
         }
         made => made?,
     };
-    context.report(|| text(&report, &args.dir), || json(&report, &args.dir))?;
+    context.summarize(|| text(&report, &args.dir), || json(&report, &args.dir))?;
     if report.segments_linked > 0 && context.options.verbose {
         context.note(
             "linked segments are the same bytes on the disk: against the disk's damage, back up \

@@ -35,7 +35,7 @@ pub(crate) fn run(context: &Context, args: &CompactArgs) -> Result<Outcome, Fail
         let _graceful = interrupt::graceful_with(move || cancelled.cancel_compaction());
         Ok(store.compact()?)
     })?;
-    context.report(|| summary(&report), || json(&report))?;
+    context.summarize(|| summary(&report), || json(&report))?;
     if report.cancelled && interrupt::is_requested() {
         return Ok(Outcome::Interrupted(
             "what was merged stays merged".to_owned(),

@@ -37,6 +37,14 @@ impl Context {
         }
     }
 
+    /// For a line of the shell that is about another store.
+    pub(crate) fn of_other(options: Options, line: Option<u64>) -> Context {
+        Context {
+            line,
+            ..Context::new(options)
+        }
+    }
+
     /// For a line of the shell.
     pub(crate) fn of_line(options: Options, session: Arc<Session>, line: Option<u64>) -> Context {
         Context {
@@ -187,6 +195,18 @@ impl Context {
             Some(line) => say(format_args!("line {line}: {message}")),
             None => say(message),
         }
+    }
+
+    /// What a verb has done, on stdout: with `--quiet` only as JSON.
+    pub(crate) fn summarize(
+        &self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> Value,
+    ) -> Result<(), Failure> {
+        if self.options.quiet && !self.options.json {
+            return Ok(());
+        }
+        self.report(text, json)
     }
 
     /// A report on stdout: text for people, or one JSON document.

@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome, Fail
         }
         restored => restored.map_err(|error| in_words(error, &args.backup))?,
     };
-    context.report(|| text(&report, dir), || json(&report, dir))?;
+    context.summarize(|| text(&report, dir), || json(&report, dir))?;
     Ok(Outcome::Done)
 }
 
@@ -61,8 +61,8 @@ fn has_store(dir: &Path) -> bool {
 fn in_words(error: Error, backup: &Path) -> Failure {
     match error {
         Error::NotFound { dir } if dir == backup => {
-            let source = io::ErrorKind::NotFound.into();
-            Failure::file("find a backup in", backup, source)
+            let reason = io::Error::new(io::ErrorKind::NotFound, "there is none");
+            Failure::file("find a backup in", backup, reason)
         }
         error => Failure::Store(error),
     }

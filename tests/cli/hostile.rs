@@ -94,6 +94,19 @@ fn a_file_that_is_replaced_keeps_its_permissions_and_the_links_to_it() {
 }
 
 #[test]
+fn quiet_verbs_that_do_something_say_nothing() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    silently_done(run(&dir, "put a 2"));
+    for line in ["compact -q", "backup copy -q", "restore copy -d new -q"] {
+        silently_done(run(&dir, line));
+    }
+    // What was asked for is data.
+    assert_eq!(json(run(&dir, "compact -q --json"))["segments_merged"], 0);
+    assert!(text(run(&dir, "compact -q --dry-run")).starts_with("nothing to compact"));
+}
+
+#[test]
 fn an_export_that_is_interrupted_does_not_look_complete() {
     use std::io::Read;
     use std::process::{Command, Stdio};

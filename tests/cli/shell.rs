@@ -128,20 +128,15 @@ fn verbs_that_want_the_directory_for_themselves_get_it() {
     let answers = text(output);
     let lines: Vec<_> = answers.lines().collect();
     assert!(
-        lines[0].starts_with("copy has every write up to number 1: "),
+        lines[0].starts_with("saved 1 key in 1 record to saved: "),
         "{answers}"
     );
+    assert_eq!(lines[1..5], ["1", "1", "1", "2"]);
     assert!(
-        lines[1].starts_with("saved 1 key in 1 record to saved: "),
+        lines[5].starts_with("merged 1 segment into 1: "),
         "{answers}"
     );
-    assert!(lines[2].starts_with("restored 1 segment, "), "{answers}");
-    assert_eq!(lines[3..7], ["1", "1", "1", "2"]);
-    assert!(
-        lines[7].starts_with("merged 1 segment into 1: "),
-        "{answers}"
-    );
-    assert!(lines[8].starts_with("sound: "), "{answers}");
+    assert!(lines[6].starts_with("sound: "), "{answers}");
 }
 
 /// A shell that is given one line after the other.
@@ -296,4 +291,21 @@ fn a_closed_pipe_ends_the_shell_quietly() {
         (Some(0), "")
     );
     assert_eq!(done(run(&dir, "get a")), b"1");
+}
+
+#[test]
+fn the_shell_knows_its_store_by_every_name_it_has() {
+    let dir = tempdir().unwrap();
+    let script = "put a 1\nput a 2 -d ./data\nincr a --data-dir data/../data\nget a\n";
+    assert_eq!(text(shell(&dir, "", script)), "3\n3\n");
+}
+
+#[test]
+fn a_line_about_another_store_that_fails_is_told_with_its_number() {
+    let dir = tempdir().unwrap();
+    let output = shell(&dir, "", "put a 1\nput a 1 -d other\nget b -d other\n");
+    assert_eq!(
+        failed(&output, 1),
+        "crabkv: line 3: no value for the key \"b\"\n"
+    );
 }

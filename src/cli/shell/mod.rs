@@ -11,7 +11,9 @@ mod prompt;
 pub(crate) use history::VARIABLE as HISTORY_VARIABLE;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufRead, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -144,10 +146,10 @@ impl Shell {
 
     /// Another store than the shell's is opened for one line.
     fn context(&self, options: Options, number: Option<u64>) -> Context {
-        if options.data_dir == self.options.data_dir {
+        if is_same(&options.data_dir, &self.options.data_dir) {
             Context::of_line(options, Arc::clone(&self.session), number)
         } else {
-            Context::new(options)
+            Context::of_other(options, number)
         }
     }
 
@@ -186,6 +188,12 @@ impl Shell {
         inherit(&mut args.options, &self.options, &matches);
         Ok(Line::Args(Box::new(args)))
     }
+}
+
+/// Whether two names are those of one directory: the shell would not let itself in a second time.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let canonical = |dir| fs::canonicalize(dir).ok();
+    one == other || canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }
 
 /// What stands on a line.
