@@ -42,6 +42,13 @@ pub(crate) fn run(context: &Context, args: &RepairArgs) -> Result<Outcome, Failu
             );
             return Ok(Outcome::Interrupted(message));
         }
+        Err(Error::InvalidOption { option: "out", .. }) => {
+            return Err(Failure::Usage(format!(
+                "{} is in the damaged store, {}; name a directory outside of it",
+                args.out.display(),
+                dir.display()
+            )));
+        }
         repaired => repaired?,
     };
     context.report(

@@ -31,6 +31,7 @@ fn keys_that_turn_the_direction_of_text_are_escaped() {
     assert_eq!(json(run(&dir, "keys --json"))["key"], key);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_pipe_is_written_to_and_not_replaced() {
     use std::os::unix::fs::FileTypeExt;
@@ -74,6 +75,7 @@ fn a_directory_is_no_file_to_write_to_even_with_consent() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_file_that_is_replaced_keeps_its_permissions_and_the_links_to_it() {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -94,6 +96,43 @@ fn a_file_that_is_replaced_keeps_its_permissions_and_the_links_to_it() {
 }
 
 #[test]
+fn a_store_is_made_only_where_it_may_be() {
+    let dir = tempdir().unwrap();
+    silently_done(run(&dir, "put a 1"));
+    done(run(&dir, "backup copy"));
+    fs::create_dir(dir.path().join("full")).unwrap();
+    fs::write(dir.path().join("full/notes"), "mine").unwrap();
+    for (line, code, reason) in [
+        ("backup data/sub", 5, "data/sub: it is in the directory"),
+        ("backup full", 5, "full/notes does not belong"),
+        ("backup data -d copy", 5, "data: it is a store"),
+        ("repair full", 5, "full/notes does not belong"),
+        (
+            "repair data/sub",
+            2,
+            "data/sub is in the damaged store, data; name a directory outside of it",
+        ),
+        ("restore copy -d full", 5, "full/notes does not belong"),
+        ("restore copy -d copy/sub", 5, "copy/sub: it is in the dir"),
+    ] {
+        let message = failed(&run(&dir, line), code);
+        let begin = format!("crabkv: {reason}");
+        assert!(
+            message.replace('\\', "/").starts_with(&begin),
+            "{line}: {message}"
+        );
+    }
+    assert_eq!(fs::read_dir(dir.path().join("full")).unwrap().count(), 1);
+    for line in ["restore gone -d new", "restore gone -d new --dry-run"] {
+        assert_eq!(
+            failed(&run(&dir, line), 5),
+            "crabkv: cannot find a backup in gone: there is none\n"
+        );
+    }
+    assert!(text(run(&dir, "verify")).starts_with("sound: "));
+}
+
+#[test]
 fn quiet_verbs_that_do_something_say_nothing() {
     let dir = tempdir().unwrap();
     silently_done(run(&dir, "put a 1"));
@@ -106,6 +145,8 @@ fn quiet_verbs_that_do_something_say_nothing() {
     assert!(text(run(&dir, "compact -q --dry-run")).starts_with("nothing to compact"));
 }
 
+/// A dump without its end is refused by whoever reads it.
+#[cfg(unix)]
 #[test]
 fn an_export_that_is_interrupted_does_not_look_complete() {
     use std::io::Read;
