@@ -24,6 +24,8 @@ pub(crate) enum IfMissing {
 pub(crate) struct Context {
     pub(crate) options: Options,
     session: Option<Arc<Session>>,
+    /// Whether this is a line of the shell, and others may follow.
+    is_line: bool,
     /// The number of the line, where lines come from a script.
     line: Option<u64>,
 }
@@ -33,6 +35,7 @@ impl Context {
         Context {
             options,
             session: None,
+            is_line: false,
             line: None,
         }
     }
@@ -40,6 +43,7 @@ impl Context {
     /// For a line of the shell that is about another store.
     pub(crate) fn of_other(options: Options, line: Option<u64>) -> Context {
         Context {
+            is_line: true,
             line,
             ..Context::new(options)
         }
@@ -50,8 +54,14 @@ impl Context {
         Context {
             options,
             session: Some(session),
+            is_line: true,
             line,
         }
+    }
+
+    /// Whether there may be lines to come.
+    pub(crate) fn is_in_shell(&self) -> bool {
+        self.is_line
     }
 
     /// Does `work` with the store, open read-only: also beside a program that has it open.

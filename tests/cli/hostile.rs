@@ -177,3 +177,44 @@ fn an_export_that_is_interrupted_does_not_look_complete() {
     assert!(dump.starts_with(b"VERSION=3\n"));
     assert!(!String::from_utf8_lossy(&dump).contains("DATA=END"));
 }
+
+/// As `crabkv import` at a terminal does, by somebody who forgot the file. What was read of a line
+/// could be taken for all of it.
+#[cfg(unix)]
+#[test]
+fn an_import_that_waits_for_input_ends_at_ctrl_c_without_half_a_record() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let dir = tempdir().unwrap();
+    let mut import = program(&dir);
+    import.args(["import", "--format", "csv"]);
+    import.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = import.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"key,value\na,1\nb,ha").unwrap();
+    let begun = Instant::now();
+    while !data(&dir).join("MANIFEST").exists() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // By then it has read that, and waits for more.
+    std::thread::sleep(Duration::from_millis(500));
+    let id = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &id]).status();
+    assert!(killed.unwrap().success());
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let is_ended = child.try_wait().unwrap().is_some();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(is_ended, "it waited for the end of its input");
+    assert_eq!(
+        failed(&output, 130),
+        "crabkv: interrupted: imported before that: 1 record; importing it again does no harm\n"
+    );
+    assert_eq!(done(run(&dir, "get a")), b"1");
+    absent(&run(&dir, "get b"));
+}

@@ -4,9 +4,12 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use super::super::exit::Failure;
-use super::super::transfer;
+use super::super::{interrupt, transfer};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -58,7 +61,9 @@ impl Input {
         self.position.get()
     }
 
-    pub(super) fn reader(&self) -> Box<dyn BufRead + '_> {
+    /// What there is to read. Where that is standard input, and nobody reads it afterwards, it
+    /// fails at Ctrl-C, also while it keeps us waiting.
+    pub(super) fn reader(&self, is_last_reader: bool) -> Box<dyn BufRead + '_> {
         match &self.file {
             Some((_, file)) => {
                 let position = &self.position;
@@ -67,6 +72,10 @@ impl Input {
                     Counted { file, position },
                 ))
             }
+            None if is_last_reader => Box::new(BufReader::with_capacity(
+                BUFFER_BYTES,
+                Interruptible::stdin(),
+            )),
             None => Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock())),
         }
     }
@@ -110,6 +119,70 @@ impl Read for Counted<'_> {
         let mut file = self.file;
         let read = file.read(buffer)?;
         self.position.set(self.position.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// How long it takes at most until Ctrl-C is noticed.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Standard input, read on a thread of its own: a read that waits cannot be interrupted.
+struct Interruptible {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    /// What was read last, and how much of it has been taken.
+    chunk: Vec<u8>,
+    taken: usize,
+}
+
+impl Interruptible {
+    fn stdin() -> Interruptible {
+        // Few chunks wait, so that a fast pipe does not fill the memory.
+        let (sender, chunks) = sync_channel(2);
+        thread::spawn(move || {
+            let mut stdin = io::stdin().lock();
+            loop {
+                let mut chunk = vec![0; BUFFER_BYTES];
+                let read = match stdin.read(&mut chunk) {
+                    Ok(0) => return,
+                    Ok(len) => {
+                        chunk.truncate(len);
+                        Ok(chunk)
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let is_over = read.is_err();
+                if sender.send(read).is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        Interruptible {
+            chunks,
+            chunk: Vec::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl Read for Interruptible {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.taken == self.chunk.len() {
+            match self.chunks.recv_timeout(PATIENCE) {
+                Ok(chunk) => {
+                    self.chunk = chunk?;
+                    self.taken = 0;
+                }
+                Err(RecvTimeoutError::Timeout) if interrupt::is_requested() => {
+                    // Not an end: half a line is no record.
+                    return Err(io::Error::other("interrupted"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+            }
+        }
+        let read = (&self.chunk[self.taken..]).read(buffer)?;
+        self.taken += read;
         Ok(read)
     }
 }

@@ -148,7 +148,9 @@ fn import(
         skip_unsupported: args.skip_unsupported,
     };
     let _graceful = interrupt::graceful();
-    let mut reader = transfer::reader(format, selection, input.reader());
+    // What comes behind it in the shell is the next line.
+    let is_last_reader = !context.is_in_shell();
+    let mut reader = transfer::reader(format, selection, input.reader(is_last_reader));
     let progress = match input.len() {
         Some(len) => Progress::of_bytes(context, "importing", len),
         None => Progress::of_items(context, "importing", 0),
@@ -186,6 +188,7 @@ fn step(reader: &mut dyn ChangeReader, pending: &mut Pending, input: &Input) -> 
         Ok(Some(change)) => change,
         Ok(None) => return Ok(false),
         Err(ReadError::Malformed(malformed)) => return Err(End::Malformed(malformed)),
+        Err(ReadError::Io(_)) if interrupt::is_requested() => return Err(End::Interrupted),
         Err(ReadError::Io(error)) => return Err(End::Failed(input.failure(error))),
     };
     pending.apply(change).map_err(End::Failed)?;

@@ -63,7 +63,9 @@ impl Look {
     #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
     pub(crate) fn rates_since(&self, earlier: &Look, elapsed: Duration) -> Rates {
         let per_s = |difference: f64| difference / elapsed.as_secs_f64().max(0.001);
-        let writes = self.stats.next_seq.get() - earlier.stats.next_seq.get();
+        // Fewer, if another store was put in the place of this one.
+        let writes = self.stats.next_seq.get();
+        let writes = writes.saturating_sub(earlier.stats.next_seq.get());
         let keys = self.stats.keys as f64 - earlier.stats.keys as f64;
         Rates {
             elapsed,
