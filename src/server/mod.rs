@@ -70,7 +70,7 @@ impl Config {
     /// does, lasts.
     pub(crate) fn default_expiry(&self) -> Option<SystemTime> {
         self.default_ttl
-            .and_then(|ttl| SystemTime::now().checked_add(ttl))
+            .and_then(|ttl| commands::now().checked_add(ttl))
     }
 }
 

@@ -1,11 +1,11 @@
 //! The language of lines: `PUT key value ttl=45`, `GET key`, and answers that a person can read.
 
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crabkv::Store;
 
-use super::commands::{Failure, Flow, is};
+use super::commands::{self, Failure, Flow, is};
 use super::event_loop::Shared;
 use super::inline;
 use super::keyspace::Keyspace;
@@ -110,7 +110,7 @@ fn put(key: &[u8], value: &[u8], ttl: Option<&[u8]>, shared: &Shared, output: &m
         },
     };
     // What lasts longer than time does, lasts.
-    let expires_at = ttl.and_then(|ttl| SystemTime::now().checked_add(ttl));
+    let expires_at = ttl.and_then(|ttl| commands::now().checked_add(ttl));
     let keyspace = Keyspace::direct(&shared.store, &shared.syncer);
     done(keyspace.put(key, value, expires_at), output);
 }

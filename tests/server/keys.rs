@@ -394,3 +394,26 @@ fn a_client_that_wants_no_reply_gets_none_from_elsewhere_either() {
     client.send(&request(&["PING"]));
     assert_eq!(client.ask("CLIENT REPLY ON"), simple("OK"));
 }
+
+#[test]
+fn what_is_put_for_a_time_has_no_more_than_that_left() {
+    let dir = tempdir().unwrap();
+    let server = Running::start(dir.path(), &["--sync-interval", "1s"]);
+    let mut client = server.resp();
+    for put in [
+        "SET a 1 EX 100",
+        "SET a 1 PX 100000",
+        "SETEX a 100 1",
+        "PUT a 1 ttl=100",
+        "EXPIRE a 100",
+    ] {
+        // Most of the time, the answer comes within the millisecond.
+        for _ in 0..100 {
+            client.ask(put);
+            let left = client.ask("PTTL a");
+            let Reply::Integer(40_000..=100_000) = left else {
+                panic!("{put}: {left:?}");
+            };
+        }
+    }
+}

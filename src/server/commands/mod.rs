@@ -26,7 +26,7 @@ mod transactions;
 mod verbs;
 
 use std::borrow::Cow;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::event_loop::Shared;
 use super::keyspace::Keyspace;
@@ -270,6 +270,15 @@ impl Call<'_, '_> {
     pub(crate) fn default_expiry(&self) -> Option<SystemTime> {
         self.shared.config.default_expiry()
     }
+}
+
+/// The time of day, in whole milliseconds: what is put for 100 seconds has no more of them left, and
+/// the store would make a part of one a whole one.
+pub(crate) fn now() -> SystemTime {
+    let now = SystemTime::now();
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let beyond_ns = since.map_or(0, |since| since.subsec_nanos() % 1_000_000);
+    now - Duration::from_nanos(beyond_ns.into())
 }
 
 /// The version of Redis whose commands these are.

@@ -1,10 +1,8 @@
 //! The store's own verbs, for who has sent a frame: what [`text`](crate::server::text) has as lines.
 
-use std::time::SystemTime;
-
 use super::Flag::{DenyOom, Fast, ReadOnly, Write};
 use super::Run::Directly;
-use super::{Call, Command, Failure, Flow};
+use super::{Call, Command, Failure, Flow, now};
 use crate::server::resp::Reply;
 use crate::server::text;
 
@@ -37,7 +35,7 @@ fn put(call: &mut Call<'_, '_>) -> Result<(), Failure> {
                 Failure::new(text)
             })?;
             // What lasts longer than time does, lasts.
-            SystemTime::now().checked_add(ttl)
+            now().checked_add(ttl)
         }
         _ => return Err(Failure::syntax()),
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::server::commands::{Failure, integer, is};
+use crate::server::commands::{Failure, integer, is, now};
 
 /// What `SET` and `GETEX` are told beside keys and values.
 #[derive(Default)]
@@ -125,7 +125,7 @@ pub(super) fn moment(unit: Unit, number: &[u8], command: &str) -> Result<SystemT
         Unit::Milliseconds | Unit::MillisecondsSinceEpoch => Some(number),
     };
     let begin = match unit {
-        Unit::Seconds | Unit::Milliseconds => SystemTime::now(),
+        Unit::Seconds | Unit::Milliseconds => now(),
         Unit::SecondsSinceEpoch | Unit::MillisecondsSinceEpoch => SystemTime::UNIX_EPOCH,
     };
     let since_epoch = begin
