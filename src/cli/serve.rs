@@ -12,7 +12,9 @@ use super::context::{Context, IfMissing};
 use super::exit::{Failure, Outcome};
 use super::interrupt;
 use super::units::{self, counted, duration};
-use crate::server::{Config, Inline, PASSWORD_BYTES, Password, Server, Stopper};
+use crate::server::{
+    Config, Inline, Limits, PASSWORD_BYTES, Password, REQUEST, Server, Stopper, Timeouts,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -37,6 +39,18 @@ pub(crate) struct ServeArgs {
     /// Connections at a time
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_connections: usize,
+    /// Words of a request, such as the keys of MGET
+    #[arg(long, value_name = "COUNT", default_value_t = REQUEST.arguments)]
+    max_arguments: usize,
+    /// Close connections that send no request for so long; 0 for never
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "0")]
+    timeout: Duration,
+    /// Close connections that take longer to send a request, beside a second for each 64 KiB
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "30s")]
+    request_timeout: Duration,
+    /// Close connections that take longer to take their answers, beside a second for each 64 KiB
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "60s")]
+    write_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,6 +86,15 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
         addr: args.addr,
         threads: args.threads,
         max_connections: args.max_connections,
+        request: Limits {
+            arguments: args.max_arguments,
+            ..REQUEST
+        },
+        timeouts: Timeouts {
+            request: args.request_timeout,
+            write: args.write_timeout,
+            idle: Some(args.timeout).filter(|timeout| !timeout.is_zero()),
+        },
         sync_before_reply: args.sync_interval.is_none(),
         default_ttl: context.options.default_ttl,
         inline: args.inline.into(),

@@ -13,17 +13,19 @@ use super::clients::Client;
 use super::combine::Combined;
 use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
+use super::inline::SplitError;
 use super::input::{Arrival, Input, Request};
 use super::limits::{
-    OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST, REQUEST_BEFORE_PASSWORD, REQUEST_TIMEOUT,
-    WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
+    OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST_BEFORE_PASSWORD, WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
 };
 use super::metrics::Tally;
 use super::output::Output;
+use super::patience::Timeouts;
 use super::resp::Reply;
+use super::resp::parse::{Limits, ProtocolError};
 use super::session::Session;
 use super::turnstile::Turnstile;
-use super::{inline, text};
+use super::{inline, text, web};
 
 /// How a connection's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,12 +150,16 @@ impl Connection {
         self.output.is_held()
     }
 
-    /// Whether its client has let a request hang for too long.
-    pub(crate) fn is_too_slow(&self) -> bool {
+    /// Whether its client takes too long for what it does, or does nothing for too long.
+    pub(crate) fn is_too_slow(&self, timeouts: &Timeouts) -> bool {
+        let owes_nothing = self.output.unsent_len() == 0 && !self.input.is_arriving();
+        let is_idle = self.state == State::Open && owes_nothing;
+        let idle = self.session.client.idle();
         let owes_password_for = self.session.owes_password_for();
-        let arriving_for = self.input.arriving_for();
-        arriving_for.is_some_and(|duration| duration > REQUEST_TIMEOUT)
-            || owes_password_for.is_some_and(|duration| duration > PASSWORD_TIMEOUT)
+        owes_password_for.is_some_and(|duration| duration > PASSWORD_TIMEOUT)
+            || self.input.is_overdue(timeouts.request)
+            || self.output.is_overdue(timeouts.write)
+            || (is_idle && timeouts.idle.is_some_and(|timeout| idle > timeout))
     }
 
     /// Reads, does what has arrived, and sends what may be sent.
@@ -220,6 +226,14 @@ impl Connection {
         Ok(())
     }
 
+    fn limits(&self, shared: &Shared) -> Limits {
+        if self.session.is_authenticated() {
+            shared.config.request
+        } else {
+            REQUEST_BEFORE_PASSWORD
+        }
+    }
+
     fn do_requests(&mut self, shared: &Shared) {
         if !self.input.is_unsearched() || !self.takes_requests() {
             return;
@@ -227,11 +241,7 @@ impl Connection {
         let mut turnstile = Turnstile::enter(&shared.turns);
         let mut tally = Tally::begin(&shared.metrics);
         while self.takes_requests() {
-            let limits = if self.session.is_authenticated() {
-                REQUEST
-            } else {
-                REQUEST_BEFORE_PASSWORD
-            };
+            let limits = self.limits(shared);
             let request = match self.input.next(limits, &mut self.arguments) {
                 Ok(Some(request)) => request,
                 Ok(None) => break,
@@ -281,20 +291,37 @@ impl Connection {
         turnstile: &mut Turnstile<'_>,
         tally: &mut Tally<'_>,
     ) -> Flow {
+        let max = self.limits(shared).arguments;
         let output = self.output.bytes();
-        let Ok(words) = inline::split(&self.input.bytes()[range]) else {
-            let reason = "ERR Protocol error: unbalanced quotes in request";
-            Reply::new(output, self.session.protocol).error(reason);
-            return Flow::GoOn;
+        let words = match inline::split(&self.input.bytes()[range], max) {
+            Ok(words) => words,
+            Err(SplitError::UnbalancedQuotes) => {
+                let reason = "ERR Protocol error: unbalanced quotes in request";
+                Reply::new(output, self.session.protocol).error(reason);
+                // A person tries again; a program that has spoken RESP is out of step.
+                return if self.session.has_sent_frame {
+                    Flow::Close
+                } else {
+                    Flow::GoOn
+                };
+            }
+            Err(SplitError::TooManyWords) => {
+                let error = ProtocolError::TooManyArguments { max };
+                Reply::new(output, self.session.protocol).error(&format!("ERR {error}"));
+                return Flow::Close;
+            }
         };
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        if web::is_request(&words) {
+            return text::refuse_web(output);
+        }
         if words.is_empty() {
             Flow::GoOn
         } else if self.session.takes_as_text(words[0], shared.config.inline) {
             let flow = if self.session.is_authenticated() {
                 text::execute(&words, shared, output)
             } else {
-                text::refuse(&words, output)
+                text::refuse(output)
             };
             tally.pass();
             flow

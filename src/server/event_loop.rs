@@ -2,7 +2,7 @@
 //! its turn, and sends what may be sent.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,8 +15,10 @@ use super::Config;
 use super::clients::Clients;
 use super::commands;
 use super::connection::{Connection, Turn};
+use super::descriptors::Descriptors;
 use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT};
 use super::metrics::Metrics;
+use super::resp::{Protocol, Reply};
 use super::saves::Saves;
 use super::session::Session;
 use super::slowlog::Slowlog;
@@ -43,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) slowlog: Slowlog,
     pub(crate) saves: Saves,
+    descriptors: Descriptors,
     /// For [`Turnstile`](super::turnstile::Turnstile).
     pub(crate) turns: RwLock<()>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -59,6 +62,7 @@ impl Shared {
             store,
             syncer: Syncer::new(config.sync_before_reply, mailboxes.clone()),
             clients: Clients::new(config.max_connections),
+            descriptors: Descriptors::for_connections(config.max_connections),
             config,
             local_addr,
             since: Instant::now(),
@@ -280,6 +284,10 @@ impl EventLoop {
         self.accept_at = None;
         loop {
             match listener.accept() {
+                Ok((stream, _)) if shared.descriptors.are_short_with(&stream) => {
+                    shared.metrics.note_rejected_connection();
+                    refuse(stream);
+                }
                 Ok((stream, addr)) => {
                     let mailboxes = &shared.mailboxes;
                     let next = &mailboxes[self.next_loop % mailboxes.len()];
@@ -373,7 +381,7 @@ impl EventLoop {
         let slow: Vec<_> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.is_too_slow())
+            .filter(|(_, connection)| connection.is_too_slow(&shared.config.timeouts))
             .map(|(token, _)| *token)
             .collect();
         for token in slow {
@@ -386,6 +394,13 @@ impl EventLoop {
             shared.clients.disconnect(connection.client());
         }
     }
+}
+
+/// Says why, if that can be said at once: its descriptor is needed.
+fn refuse(mut stream: TcpStream) {
+    let mut reason = Vec::new();
+    Reply::new(&mut reason, Protocol::default()).error("ERR max number of clients reached");
+    let _ = stream.write(&reason);
 }
 
 fn enqueue(ready: &mut VecDeque<Token>, token: Token, connection: &mut Connection) {

@@ -2,15 +2,22 @@
 
 /// Why a line cannot be split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UnbalancedQuotes;
+pub(crate) enum SplitError {
+    UnbalancedQuotes,
+    /// Each word takes memory of its own, and can be one byte of the line.
+    TooManyWords,
+}
 
-/// The words of a line. In double quotes `\n`, `\r`, `\t`, `\b`, `\a`, `\xHH` and `\` before
+/// The words of a line, up to `max`. In double quotes `\n`, `\r`, `\t`, `\b`, `\a`, `\xHH` and `\` before
 /// anything else have the meaning they have in C; in single quotes only `\'`. A closing quote ends
 /// its word.
-pub(crate) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, UnbalancedQuotes> {
+pub(crate) fn split(line: &[u8], max: usize) -> Result<Vec<Vec<u8>>, SplitError> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii();
     while let Some(&first) = rest.first() {
+        if words.len() == max {
+            return Err(SplitError::TooManyWords);
+        }
         let (word, after) = match first {
             b'"' => double_quoted(&rest[1..])?,
             b'\'' => single_quoted(&rest[1..])?,
@@ -28,7 +35,7 @@ fn plain(rest: &[u8]) -> (Vec<u8>, &[u8]) {
     (word.to_vec(), after)
 }
 
-type Word<'a> = Result<(Vec<u8>, &'a [u8]), UnbalancedQuotes>;
+type Word<'a> = Result<(Vec<u8>, &'a [u8]), SplitError>;
 
 fn double_quoted(mut rest: &[u8]) -> Word<'_> {
     let mut word = Vec::new();
@@ -40,7 +47,7 @@ fn double_quoted(mut rest: &[u8]) -> Word<'_> {
             }
             [b'\\', letter, after @ ..] => (escape(*letter), after),
             [byte, after @ ..] => (*byte, after),
-            [] => return Err(UnbalancedQuotes),
+            [] => return Err(SplitError::UnbalancedQuotes),
         };
         word.push(byte);
         rest = after;
@@ -54,7 +61,7 @@ fn single_quoted(mut rest: &[u8]) -> Word<'_> {
             [b'\'', after @ ..] => return closed(word, after),
             [b'\\', b'\'', after @ ..] => (b'\'', after),
             [byte, after @ ..] => (*byte, after),
-            [] => return Err(UnbalancedQuotes),
+            [] => return Err(SplitError::UnbalancedQuotes),
         };
         word.push(byte);
         rest = after;
@@ -63,7 +70,7 @@ fn single_quoted(mut rest: &[u8]) -> Word<'_> {
 
 fn closed(word: Vec<u8>, after: &[u8]) -> Word<'_> {
     match after.first() {
-        Some(byte) if !byte.is_ascii_whitespace() => Err(UnbalancedQuotes),
+        Some(byte) if !byte.is_ascii_whitespace() => Err(SplitError::UnbalancedQuotes),
         _ => Ok((word, after)),
     }
 }
@@ -122,11 +129,14 @@ mod tests {
             (r#""\x00\xff\n\"\q""#, &[b"\x00\xff\n\"q"]),
             (r"a\nb 'c\n'", &[br"a\nb", br"c\n"]),
         ] {
-            assert_eq!(split(line.as_bytes()).unwrap(), words, "{line}");
+            assert_eq!(split(line.as_bytes(), 3).unwrap(), words, "{line}");
         }
         for line in [r#""open"#, "'open", r#""a"b"#, r#""\"#] {
-            assert_eq!(split(line.as_bytes()), Err(UnbalancedQuotes), "{line}");
+            let unbalanced = Err(SplitError::UnbalancedQuotes);
+            assert_eq!(split(line.as_bytes(), 3), unbalanced, "{line}");
         }
+        let too_many = Err(SplitError::TooManyWords);
+        assert_eq!(split(b"a b c d", 3), too_many);
     }
 
     #[test]
@@ -134,6 +144,6 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         let line = quote(&all);
         assert!(!line.contains(&b'\n') && line.is_ascii());
-        assert_eq!(split(&line).unwrap(), [all]);
+        assert_eq!(split(&line, 1).unwrap(), [all]);
     }
 }

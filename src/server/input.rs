@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::limits::{KEPT_BYTES, READ_BYTES};
+use super::patience::Transfer;
 use super::resp::parse::{Limits, Parsed, ProtocolError, parse};
 
 #[derive(Debug, Default)]
@@ -16,8 +17,8 @@ pub(crate) struct Input {
     looked_at: usize,
     /// How many there must be for another look to find one.
     wanted: usize,
-    /// Since when an incomplete request is there.
-    arriving_since: Option<Instant>,
+    /// An incomplete request.
+    arriving: Option<Transfer>,
 }
 
 /// A request, as the bytes that it is made of; [`bytes`](Input::bytes) has them.
@@ -134,20 +135,27 @@ impl Input {
             self.looked_at = self.looked_at.saturating_sub(self.done);
             self.wanted = self.wanted.saturating_sub(self.done);
             if self.done > 0 {
-                self.arriving_since = None;
+                self.arriving = None;
             }
             self.done = 0;
         }
         if rest == 0 || !is_waiting {
-            self.arriving_since = None;
-        } else if self.arriving_since.is_none() {
-            self.arriving_since = Some(Instant::now());
+            self.arriving = None;
+        } else if self.arriving.is_none() {
+            self.arriving = Some(Transfer::begin());
         }
     }
 
-    /// For how long a request has been arriving.
-    pub(crate) fn arriving_for(&self) -> Option<Duration> {
-        self.arriving_since.map(|since| since.elapsed())
+    /// Whether a part of a request is there.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.arriving.is_some()
+    }
+
+    /// Whether a request has been arriving for too long.
+    pub(crate) fn is_overdue(&self, timeout: Duration) -> bool {
+        let bytes = self.bytes.len() - self.done;
+        self.arriving
+            .is_some_and(|arriving| arriving.is_overdue(timeout, bytes))
     }
 }
 
@@ -197,7 +205,7 @@ mod tests {
                 &["GET b\r"],
             ];
             assert_eq!(found, expected, "{size} bytes at a time");
-            assert!(input.arriving_for().is_some() && !input.is_unsearched());
+            assert!(input.is_arriving() && !input.is_unsearched());
             assert_eq!(input.read(&mut &b"NG\r\n"[..]).unwrap(), Arrival::All);
             assert_eq!(requests(&mut input), [["PING"]]);
             assert_eq!(input.read(&mut &b""[..]).unwrap(), Arrival::End);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::resp::parse::Limits;
 
-/// A request.
+/// A request, if nothing else is asked for.
 pub(crate) const REQUEST: Limits = Limits {
     arguments: 1024,
     bytes: 64 << 20,
@@ -44,11 +44,11 @@ pub(crate) const REPLY_BYTES: usize = 512 << 20;
 /// A buffer that grew beyond this is given back when it is empty.
 pub(crate) const KEPT_BYTES: usize = 256 << 10;
 
-/// How long a request may take to arrive once it has begun.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long clients have to take their last answers when the server ends.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to accept nobody after accepting has failed, as it does without file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// File descriptors that no connection gets: the store needs some to write and to compact.
+pub(crate) const RESERVED_DESCRIPTORS: u64 = 32;

@@ -14,6 +14,7 @@ mod clients;
 mod combine;
 mod commands;
 mod connection;
+mod descriptors;
 mod event_loop;
 mod glob;
 mod inline;
@@ -23,6 +24,7 @@ mod limits;
 mod metrics;
 mod output;
 mod password;
+mod patience;
 mod rdb;
 mod resp;
 mod saves;
@@ -31,6 +33,7 @@ mod slowlog;
 mod syncer;
 mod text;
 mod turnstile;
+mod web;
 mod worker;
 
 use std::io;
@@ -47,7 +50,10 @@ use event_loop::{EventLoop, Shared};
 
 pub(crate) use event_loop::Mailbox;
 pub(crate) use limits::PASSWORD_BYTES;
+pub(crate) use limits::REQUEST;
 pub(crate) use password::Password;
+pub(crate) use patience::Timeouts;
+pub(crate) use resp::parse::Limits;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub(crate) struct Config {
     /// Event loops, each on a thread.
     pub(crate) threads: NonZeroUsize,
     pub(crate) max_connections: usize,
+    pub(crate) request: Limits,
+    pub(crate) timeouts: Timeouts,
     /// Whether each answer waits until what it tells of is durable.
     pub(crate) sync_before_reply: bool,
     /// How long values live that are put without a TTL. The store itself has no default.

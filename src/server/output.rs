@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
 
 use super::limits::{KEPT_BYTES, OUTPUT_BYTES};
+use super::patience::Transfer;
 
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -12,6 +14,8 @@ pub(crate) struct Output {
     sent: usize,
     /// What waits, in order, each up to the next.
     holds: VecDeque<Hold>,
+    /// The other side did not take everything at once: since then, and how much it has taken.
+    blocked: Option<(Transfer, usize)>,
 }
 
 /// From here on, a write must be durable before anything is sent.
@@ -68,6 +72,7 @@ impl Output {
     /// Sends what does not wait, as far as the other side takes it; whether it took all of that.
     pub(crate) fn send(&mut self, to: &mut impl Write) -> io::Result<bool> {
         let end = self.holds.front().map_or(self.bytes.len(), |h| h.from);
+        let begin = self.sent;
         let mut takes_more = true;
         while self.sent < end && takes_more {
             match to.write(&self.bytes[self.sent..end]) {
@@ -78,8 +83,20 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
+        let taken = self.sent - begin;
+        self.blocked = match self.blocked {
+            _ if takes_more => None,
+            None => Some((Transfer::begin(), 0)),
+            Some((transfer, bytes)) => Some((transfer, bytes + taken)),
+        };
         self.forget_sent();
         Ok(takes_more)
+    }
+
+    /// Whether the other side has been taking too long.
+    pub(crate) fn is_overdue(&self, timeout: Duration) -> bool {
+        self.blocked
+            .is_some_and(|(transfer, bytes)| transfer.is_overdue(timeout, bytes))
     }
 
     fn forget_sent(&mut self) {

@@ -47,27 +47,19 @@ pub(crate) fn execute(words: &[&[u8]], shared: &Shared, output: &mut Vec<u8>) ->
         (b"STATS", []) => stats(&shared.store, output),
         (b"HELP", []) => output.extend_from_slice(HELP.as_bytes()),
         (b"COMPACT" | b"STATS" | b"HELP", _) => error("it takes no arguments", output),
-        _ if is_web(words[0]) => return no_web_server(output),
         _ => error("unknown command; HELP lists them", output),
     }
     Flow::GoOn
 }
 
 /// Answers a line of a client that has not given the password.
-pub(crate) fn refuse(words: &[&[u8]], output: &mut Vec<u8>) -> Flow {
-    if is_web(words[0]) {
-        return no_web_server(output);
-    }
+pub(crate) fn refuse(output: &mut Vec<u8>) -> Flow {
     error("a password is needed first: AUTH password", output);
     Flow::GoOn
 }
 
-/// A browser, or a page that makes one talk to us.
-fn is_web(verb: &[u8]) -> bool {
-    is(verb, "POST") || is(verb, "HOST:")
-}
-
-fn no_web_server(output: &mut Vec<u8>) -> Flow {
+/// Answers a web request. Whatever comes behind it is not to be done.
+pub(crate) fn refuse_web(output: &mut Vec<u8>) -> Flow {
     error("this is no web server", output);
     Flow::Close
 }

@@ -9,6 +9,7 @@
 
 mod admin;
 mod keys;
+mod limits;
 mod lines;
 mod load;
 mod redis;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// Long enough for any answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_crabkv");
+
 pub(crate) struct Running {
     child: Child,
     pub(crate) addr: SocketAddr,
@@ -18,7 +20,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(dir: &Path, options: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crabkv"));
+        Running::start_by(Command::new(PROGRAM), dir, options)
+    }
+
+    /// By a command that runs [`PROGRAM`] with the arguments that are added to it.
+    pub(crate) fn start_by(mut command: Command, dir: &Path, options: &[&str]) -> Running {
         command
             .args(["serve", "--addr", "127.0.0.1:0", "--data-dir"])
             .arg(dir)

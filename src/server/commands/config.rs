@@ -100,7 +100,10 @@ const SETTINGS: &[Setting] = &[
         (0, MAX_SLOWLOG_LEN),
         |shared, len| shared.slowlog.set_max_len(size(len)),
     ),
-    Setting::fixed("timeout", |_| "0".to_owned()),
+    Setting::fixed("timeout", |shared| {
+        let idle = shared.config.timeouts.idle;
+        idle.map_or(0, |timeout| timeout.as_secs()).to_string()
+    }),
 ];
 
 /// An entry takes some kilobytes at most, and all of them are memory.
