@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../fuzz/oracles/inline.rs"]
+mod inline;
+#[path = "../fuzz/oracles/resp.rs"]
+mod resp;
+
 use std::fs;
 use std::path::Path;
 
@@ -43,4 +48,56 @@ fn no_hint_file_of_the_corpus_breaks_a_promise() {
 #[test]
 fn no_manifest_of_the_corpus_breaks_a_promise() {
     replay("manifest", crabkv::fuzzing::manifest);
+}
+
+#[test]
+fn no_request_of_the_corpus_breaks_a_promise() {
+    replay("resp", resp::resp);
+}
+
+#[test]
+fn no_line_of_the_corpus_breaks_a_promise() {
+    replay("inline", inline::inline);
+}
+
+/// What a fuzzer does, without one: each input is a change of one before it, from a fixed beginning.
+#[test]
+fn a_hundred_thousand_changes_of_requests_and_lines_break_no_promise() {
+    // A xorshift generator: any will do.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let words: [&[u8]; 12] = [
+        b"*2\r\n",
+        b"$3\r\n",
+        b"GET",
+        b"\r\n",
+        b"$0\r\n\r\n",
+        b"-1",
+        b"9",
+        b"*",
+        b"\"",
+        b"'",
+        b"\\x0a",
+        b" ",
+    ];
+    let mut bytes = Vec::new();
+    for _ in 0..100_000 {
+        match random(8) {
+            0 => bytes.clear(),
+            1 | 2 => bytes.truncate(random(bytes.len() + 1)),
+            3 if !bytes.is_empty() => {
+                let at = random(bytes.len());
+                bytes[at] = random(256) as u8;
+            }
+            _ => bytes.extend(words[random(words.len())]),
+        }
+        bytes.truncate(200);
+        resp::resp(&bytes);
+        inline::inline(&bytes);
+    }
 }
