@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod clients;
 mod keys;
 mod limits;
 mod lines;
