@@ -73,6 +73,8 @@ pub(crate) enum Failure {
     #[cfg(feature = "server")]
     Listen {
         addr: std::net::SocketAddr,
+        /// Which one gave it.
+        option: &'static str,
         source: io::Error,
     },
     /// What came back is not what was written.
@@ -126,10 +128,14 @@ impl fmt::Display for Failure {
                 write!(f, "cannot {op} {}: {source}", path.display())
             }
             #[cfg(feature = "server")]
-            Failure::Listen { addr, source } => write!(
+            Failure::Listen {
+                addr,
+                option,
+                source,
+            } => write!(
                 f,
                 "cannot listen on {addr}: {source}; another program may have it, choose one with \
-                 --addr"
+                 {option}"
             ),
             Failure::ClosedPipe => f.write_str("standard output was closed"),
             Failure::Interrupted => f.write_str("interrupted"),

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use mio::Token;
 use mio::event::Event;
-use mio::net::TcpStream;
+use tracing::{debug, warn};
 
 use super::clients::Client;
 use super::combine::Combined;
 use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
+use super::figures::Trouble;
 use super::inline::SplitError;
 use super::input::{Arrival, Input, Request};
 use super::limits::{
@@ -24,6 +25,7 @@ use super::patience::Timeouts;
 use super::resp::Reply;
 use super::resp::parse::{Limits, ProtocolError};
 use super::session::Session;
+use super::stream::{Stream, Traffic};
 use super::turnstile::Turnstile;
 use super::{inline, text, web};
 
@@ -61,7 +63,7 @@ struct Readiness {
 }
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     token: Token,
     mailbox: Arc<Mailbox>,
     ready: Readiness,
@@ -87,7 +89,7 @@ pub(crate) struct Lists {
 
 impl Connection {
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         token: Token,
         mailbox: Arc<Mailbox>,
         session: Session,
@@ -162,6 +164,11 @@ impl Connection {
             || (is_idle && timeouts.idle.is_some_and(|timeout| idle > timeout))
     }
 
+    /// What it has read and sent since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        self.stream.take_traffic()
+    }
+
     /// Reads, does what has arrived, and sends what may be sent.
     pub(crate) fn turn(&mut self, shared: &Shared) -> Turn {
         if let State::Paused(until) = self.state {
@@ -182,8 +189,14 @@ impl Connection {
             }
         }
         let reads = self.takes_requests() && self.ready.readable;
-        if self.session.client.is_killed() || (reads && self.read().is_err()) {
+        if self.session.client.is_killed() {
             return Turn::Closed;
+        }
+        if reads {
+            if let Err(error) = self.read() {
+                self.note_broken(&error);
+                return Turn::Closed;
+            }
         }
         let from = self.output.end();
         self.do_requests(shared);
@@ -205,6 +218,12 @@ impl Connection {
         } else {
             Turn::Done
         }
+    }
+
+    /// Takes note that the connection is no more.
+    fn note_broken(&self, error: &io::Error) {
+        let client = &self.session.client;
+        debug!(client = client.id, addr = %client.addr, %error, "cannot read; closed");
     }
 
     /// Whether the next request may be done: not while the last ones' answers pile up.
@@ -246,6 +265,9 @@ impl Connection {
                 Ok(Some(request)) => request,
                 Ok(None) => break,
                 Err(error) => {
+                    shared.figures.note(Trouble::Protocol);
+                    let client = &self.session.client;
+                    debug!(client = client.id, addr = %client.addr, error = error.kind(), "closed");
                     self.refuse(&error.to_string());
                     break;
                 }
@@ -262,6 +284,9 @@ impl Connection {
                 Flow::Close => self.state = State::Ending,
                 Flow::WrongPassword => {
                     self.session.wrong_passwords += 1;
+                    shared.figures.note(Trouble::Password);
+                    let client = &self.session.client;
+                    warn!(client = client.id, addr = %client.addr, "a wrong password");
                     self.state = State::Paused(tally.last() + WRONG_PASSWORD_PAUSE);
                 }
                 Flow::Later(job) => {
@@ -318,12 +343,20 @@ impl Connection {
         if words.is_empty() {
             Flow::GoOn
         } else if self.session.takes_as_text(words[0], shared.config.inline) {
-            let flow = if self.session.is_authenticated() {
+            let begin = output.len();
+            let is_call = self.session.is_authenticated();
+            let flow = if is_call {
                 text::execute(&words, shared, output)
             } else {
                 text::refuse(output)
             };
-            tally.pass();
+            // Verbs are counted as the commands that do the same.
+            match commands::find(words[0]) {
+                Some(known) if is_call && !matches!(flow, Flow::Later(_)) => {
+                    tally.note(known.number, output[begin..].starts_with(b"ERR "));
+                }
+                _ => tally.pass(),
+            }
             flow
         } else {
             commands::dispatch(&words, &mut self.session, shared, turnstile, tally, output)

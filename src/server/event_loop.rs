@@ -10,19 +10,23 @@ use std::time::{Duration, Instant};
 use crabkv::Store;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use tracing::{debug, warn};
 
 use super::Config;
 use super::clients::Clients;
 use super::commands;
 use super::connection::{Connection, Turn};
 use super::descriptors::Descriptors;
-use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT};
+use super::figures::{Figures, Trouble};
+use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT, LOG_PAUSE};
 use super::metrics::Metrics;
 use super::resp::{Protocol, Reply};
 use super::saves::Saves;
 use super::session::Session;
 use super::slowlog::Slowlog;
+use super::stream::{Stream, Traffic};
 use super::syncer::Syncer;
+use super::watch::Watch;
 use super::worker::Worker;
 
 const WAKER: Token = Token(0);
@@ -46,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) slowlog: Slowlog,
     pub(crate) saves: Saves,
     descriptors: Descriptors,
+    pub(crate) figures: Figures,
+    pub(crate) watch: Watch,
     /// For [`Turnstile`](super::turnstile::Turnstile).
     pub(crate) turns: RwLock<()>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -70,6 +76,8 @@ impl Shared {
             metrics: Metrics::new(commands::known().len()),
             slowlog: Slowlog::default(),
             saves: Saves::default(),
+            figures: Figures::new(),
+            watch: Watch::default(),
             turns: RwLock::new(()),
             mailboxes,
         }
@@ -151,6 +159,8 @@ pub(crate) struct EventLoop {
     stopping_since: Option<Instant>,
     /// When to accept again after a failure.
     accept_at: Option<Instant>,
+    /// When the log was told last that clients are turned away.
+    warned_at: Option<Instant>,
     /// Which loop gets the next connection.
     next_loop: usize,
 }
@@ -172,6 +182,7 @@ impl EventLoop {
             next_token: FIRST,
             stopping_since: None,
             accept_at: None,
+            warned_at: None,
             next_loop: 0,
         })
     }
@@ -302,7 +313,11 @@ impl EventLoop {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Whoever gave up meanwhile is nobody else's trouble; without descriptors there
                 // is nothing to do but wait.
-                Err(_) => {
+                Err(error) => {
+                    shared.figures.note(Trouble::Accept);
+                    if self.warns() {
+                        warn!(%error, "cannot accept connections; it is tried again and again");
+                    }
                     self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
@@ -321,6 +336,14 @@ impl EventLoop {
         // Answers are whole when they are written; waiting for more helps nobody.
         let _ = stream.set_nodelay(true);
         let is_one_too_many = shared.clients.count() >= shared.clients.max();
+        if is_one_too_many && self.warns() {
+            let max = shared.clients.max();
+            warn!(
+                max,
+                "there are too many connections; others are turned away"
+            );
+        }
+        let stream = Stream::new(stream);
         let mailbox = Arc::clone(&self.mailbox);
         let client = shared
             .clients
@@ -335,21 +358,34 @@ impl EventLoop {
             shared.metrics.note_rejected_connection();
             connection.refuse("max number of clients reached");
         }
+        debug!(client = connection.client().id, %addr, "connected");
         enqueue(&mut self.ready, token, &mut connection);
         self.connections.insert(token, connection);
     }
 
+    /// Whether the log is to hear of clients that are turned away: not of each.
+    fn warns(&mut self) -> bool {
+        let warns = self.warned_at.is_none_or(|at| at.elapsed() > LOG_PAUSE);
+        if warns {
+            self.warned_at = Some(Instant::now());
+        }
+        warns
+    }
+
     fn give_turns(&mut self, shared: &Shared) {
+        let mut traffic = Traffic::default();
         // Who is ready again after his turn waits for the next round, behind what has arrived.
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else {
-                return;
+                break;
             };
             let Some(connection) = self.connections.get_mut(&token) else {
                 continue;
             };
             connection.lists.ready = false;
-            match connection.turn(shared) {
+            let turn = connection.turn(shared);
+            traffic += connection.take_traffic();
+            match turn {
                 Turn::Done => {}
                 Turn::Again => enqueue(&mut self.ready, token, connection),
                 Turn::Paused(until) => self.paused.push_back((until, token)),
@@ -363,6 +399,7 @@ impl EventLoop {
                 self.held.push(token);
             }
         }
+        shared.figures.note_traffic(traffic);
     }
 
     fn end_pauses(&mut self) {
@@ -385,13 +422,19 @@ impl EventLoop {
             .map(|(token, _)| *token)
             .collect();
         for token in slow {
+            debug!(
+                client = self.connections[&token].client().id,
+                "too slow; closed"
+            );
             self.remove(token, shared);
         }
     }
 
     fn remove(&mut self, token: Token, shared: &Shared) {
         if let Some(connection) = self.connections.remove(&token) {
-            shared.clients.disconnect(connection.client());
+            let client = connection.client();
+            shared.clients.disconnect(client);
+            debug!(client = client.id, "disconnected");
         }
     }
 }

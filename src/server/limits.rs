@@ -44,6 +44,15 @@ pub(crate) const REPLY_BYTES: usize = 512 << 20;
 /// A buffer that grew beyond this is given back when it is empty.
 pub(crate) const KEPT_BYTES: usize = 256 << 10;
 
+/// A request on the port for figures and health.
+pub(crate) const HTTP_REQUEST_BYTES: usize = 8 << 10;
+
+/// How long such a request and its answer may take.
+pub(crate) const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So many of them at a time; with more, the oldest one goes.
+pub(crate) const HTTP_CONNECTIONS: usize = 16;
+
 /// How long clients have to take their last answers when the server ends.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,3 +61,6 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// File descriptors that no connection gets: the store needs some to write and to compact.
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 32;
+
+/// How often the log says the same of the connections that cannot be.
+pub(crate) const LOG_PAUSE: Duration = Duration::from_secs(60);

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::histogram::Distribution;
+
 /// Codes of errors that are told apart. A client cannot make up codes, but failures of the store
 /// may have any words.
 const MAX_ERROR_CODES: usize = 128;
@@ -28,6 +30,34 @@ struct Counters {
     nanos: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
+    /// Calls by their time: a bucket for each of [`TIMES`], and one for what is above.
+    buckets: [AtomicU64; BUCKETS],
+}
+
+/// How calls are told apart by the time they take: up to so long.
+const TIMES: [Duration; BUCKETS - 1] = [
+    Duration::from_micros(1),
+    Duration::from_micros(5),
+    Duration::from_micros(10),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+];
+
+const BUCKETS: usize = 15;
+
+/// Most calls take less than the first times, so these are looked at first.
+fn bucket_of(took: Duration) -> usize {
+    let bucket = TIMES.iter().position(|time| took <= *time);
+    bucket.unwrap_or(BUCKETS - 1)
 }
 
 /// A command's figures.
@@ -65,16 +95,23 @@ impl Metrics {
 
     /// Notes a call.
     pub(crate) fn note(&self, number: usize, took: Duration, failed: bool) {
-        self.add(number, 1, took, u64::from(failed));
+        let mut calls = Calls::default();
+        calls.note(1, took, failed);
+        self.add(number, &calls);
     }
 
-    fn add(&self, number: usize, calls: u64, time: Duration, failed: u64) {
+    fn add(&self, number: usize, calls: &Calls) {
         let counters = &self.commands[number];
-        counters.calls.fetch_add(calls, Ordering::Relaxed);
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        counters.calls.fetch_add(calls.count, Ordering::Relaxed);
+        let nanos = u64::try_from(calls.time.as_nanos()).unwrap_or(u64::MAX);
         counters.nanos.fetch_add(nanos, Ordering::Relaxed);
-        if failed > 0 {
-            counters.failed.fetch_add(failed, Ordering::Relaxed);
+        if calls.failed > 0 {
+            counters.failed.fetch_add(calls.failed, Ordering::Relaxed);
+        }
+        for (bucket, more) in counters.buckets.iter().zip(calls.buckets) {
+            if more > 0 {
+                bucket.fetch_add(u64::from(more), Ordering::Relaxed);
+            }
         }
     }
 
@@ -133,6 +170,26 @@ impl Metrics {
         }
     }
 
+    /// How long the calls of some commands took.
+    pub(crate) fn times(&self, numbers: &[usize]) -> Distribution {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of_each = || numbers.iter().map(|number| &self.commands[*number]);
+        let mut count = 0;
+        let mut up_to_bucket = |bucket: usize| {
+            let in_bucket = of_each().map(|counters| load(&counters.buckets[bucket]));
+            count += in_bucket.sum::<u64>();
+            count
+        };
+        Distribution {
+            up_to: (0..)
+                .zip(TIMES)
+                .map(|(bucket, time)| (time, up_to_bucket(bucket)))
+                .collect(),
+            count: up_to_bucket(BUCKETS - 1),
+            sum: Duration::from_nanos(of_each().map(|counters| load(&counters.nanos)).sum()),
+        }
+    }
+
     /// Error replies by their codes.
     pub(crate) fn errors(&self) -> BTreeMap<String, u64> {
         lock(&self.errors).clone()
@@ -152,6 +209,9 @@ impl Metrics {
                 &counters.rejected,
             ] {
                 counter.store(0, Ordering::Relaxed);
+            }
+            for bucket in &counters.buckets {
+                bucket.store(0, Ordering::Relaxed);
             }
         }
         lock(&self.errors).clear();
@@ -173,9 +233,26 @@ pub(crate) struct Tally<'a> {
     last: Instant,
     /// Calls of the same command, one after the other, that are not added up yet.
     number: usize,
-    calls: u64,
+    calls: Calls,
+}
+
+/// Calls of a command.
+#[derive(Default)]
+struct Calls {
+    count: u64,
     time: Duration,
     failed: u64,
+    buckets: [u32; BUCKETS],
+}
+
+impl Calls {
+    /// Notes calls that took so long in all, each as long as the others.
+    fn note(&mut self, count: u32, took: Duration, failed: bool) {
+        self.count += u64::from(count);
+        self.time += took;
+        self.failed += if failed { u64::from(count) } else { 0 };
+        self.buckets[bucket_of(took / count.max(1))] += count;
+    }
 }
 
 impl<'a> Tally<'a> {
@@ -184,9 +261,7 @@ impl<'a> Tally<'a> {
             metrics,
             last: Instant::now(),
             number: 0,
-            calls: 0,
-            time: Duration::ZERO,
-            failed: 0,
+            calls: Calls::default(),
         }
     }
 
@@ -204,9 +279,8 @@ impl<'a> Tally<'a> {
             self.add_up();
             self.number = number;
         }
-        self.calls += calls;
-        self.time += took;
-        self.failed += if failed { calls } else { 0 };
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        self.calls.note(calls, took, failed);
         took
     }
 
@@ -221,10 +295,9 @@ impl<'a> Tally<'a> {
     }
 
     fn add_up(&mut self) {
-        if self.calls > 0 {
-            self.metrics
-                .add(self.number, self.calls, self.time, self.failed);
-            (self.calls, self.time, self.failed) = (0, Duration::ZERO, 0);
+        if self.calls.count > 0 {
+            self.metrics.add(self.number, &self.calls);
+            self.calls = Calls::default();
         }
     }
 }
@@ -255,6 +328,23 @@ mod tests {
         assert_eq!(metrics.calls(), 4);
         metrics.reset();
         assert_eq!(metrics.command(1), CommandFigures::default());
+    }
+
+    #[test]
+    fn times_of_several_commands_are_added_up() {
+        let metrics = Metrics::new(3);
+        metrics.note(0, Duration::from_micros(1), false);
+        metrics.note(1, Duration::from_nanos(1001), false);
+        metrics.note(1, Duration::from_secs(60), true);
+        metrics.note(2, Duration::from_secs(1), false);
+        let times = metrics.times(&[0, 1]);
+        assert_eq!(times.count, 3);
+        assert_eq!(times.sum, Duration::from_nanos(60_000_002_001));
+        assert_eq!(times.up_to[0], (Duration::from_micros(1), 1));
+        assert_eq!(times.up_to[1], (Duration::from_micros(5), 2));
+        assert_eq!(times.up_to[13], (Duration::from_secs(10), 2));
+        metrics.reset();
+        assert_eq!(metrics.times(&[0, 1, 2]).count, 0);
     }
 
     #[test]

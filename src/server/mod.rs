@@ -16,12 +16,17 @@ mod commands;
 mod connection;
 mod descriptors;
 mod event_loop;
+mod exposition;
+mod figures;
 mod glob;
+mod histogram;
+mod http;
 mod inline;
 mod input;
 mod keyspace;
 mod limits;
 mod metrics;
+mod monitor;
 mod output;
 mod password;
 mod patience;
@@ -30,9 +35,11 @@ mod resp;
 mod saves;
 mod session;
 mod slowlog;
+mod stream;
 mod syncer;
 mod text;
 mod turnstile;
+mod watch;
 mod web;
 mod worker;
 
@@ -45,8 +52,11 @@ use std::time::{Duration, SystemTime};
 
 use crabkv::Store;
 use mio::net::TcpListener;
+use tracing::{error, info};
 
 use event_loop::{EventLoop, Shared};
+use figures::Trouble;
+use http::HttpServer;
 
 pub(crate) use event_loop::Mailbox;
 pub(crate) use limits::PASSWORD_BYTES;
@@ -100,6 +110,7 @@ pub(crate) struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     loops: Vec<EventLoop>,
+    monitor: Option<HttpServer>,
 }
 
 /// Stops a server, from any thread.
@@ -128,7 +139,14 @@ impl Server {
             listener,
             local_addr,
             loops,
+            monitor: None,
         })
+    }
+
+    /// Takes a second address, for figures and health over HTTP; which one it is.
+    pub(crate) fn monitor_at(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        let monitor = self.monitor.insert(HttpServer::bind(addr)?);
+        Ok(monitor.local_addr())
     }
 
     /// Where it listens; with port 0 in the configuration, the one that the system chose.
@@ -151,9 +169,23 @@ impl Server {
             thread::spawn(move || work(&shared))
         };
         let helpers = [
-            spawn(|shared| shared.syncer.run(&shared.store)),
+            spawn(|shared| {
+                shared.syncer.run(&shared.store);
+                if let Some(error) = shared.syncer.failure() {
+                    shared.figures.note(Trouble::Sync);
+                    error!(%error, "a sync failed; what waited for it is answered with an error");
+                }
+            }),
             spawn(|shared| shared.worker.run(shared)),
+            spawn(|shared| shared.watch.run(shared)),
         ];
+        let monitor = self.monitor.map(|mut monitor| {
+            let shared = Arc::clone(&shared);
+            let stopper = monitor.stopper();
+            let run = move || monitor.run(&|path| monitor::page(path, &shared));
+            (stopper, thread::spawn(run))
+        });
+        info!(addr = %self.local_addr, keys = store.len(), "serving");
         let mut listener = Some(self.listener);
         let loops: Vec<_> = self
             .loops
@@ -166,8 +198,14 @@ impl Server {
             })
             .collect();
         loops.into_iter().for_each(join);
+        info!("stopping");
         shared.worker.stop();
         shared.syncer.stop();
+        shared.watch.stop();
+        if let Some((stopper, thread)) = monitor {
+            stopper.stop();
+            join(thread);
+        }
         helpers.into_iter().for_each(join);
         store.sync()
     }

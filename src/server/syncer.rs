@@ -7,9 +7,32 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use std::time::{Duration, Instant};
+
 use crabkv::{Error, Store};
 
 use super::Mailbox;
+use super::histogram::{Distribution, Histogram};
+
+/// How syncs are told apart by the time they take.
+const TIMES: &[Duration] = &[
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
 
 pub(crate) struct Syncer {
     /// Otherwise nothing waits, and the store syncs when it does by itself.
@@ -23,6 +46,7 @@ pub(crate) struct Syncer {
     changed: Condvar,
     /// Why nothing can be made durable any more.
     failure: OnceLock<Error>,
+    times: Histogram,
     /// Whom to tell.
     mailboxes: Vec<Arc<Mailbox>>,
 }
@@ -43,6 +67,7 @@ impl Syncer {
             wanted: Mutex::default(),
             changed: Condvar::new(),
             failure: OnceLock::new(),
+            times: Histogram::new(TIMES),
             mailboxes,
         }
     }
@@ -73,6 +98,11 @@ impl Syncer {
         self.failure.get()
     }
 
+    /// How long the syncs took.
+    pub(crate) fn times(&self) -> Distribution {
+        self.times.distribution()
+    }
+
     /// Asks for a sync of every write so far; does not wait for it.
     pub(crate) fn request(&self) {
         let upto = self.begun.load(Ordering::SeqCst);
@@ -97,7 +127,10 @@ impl Syncer {
             let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let covered = self.begun.load(Ordering::SeqCst);
             drop(gate);
-            match store.sync() {
+            let begun = Instant::now();
+            let synced = store.sync();
+            self.times.note(begun.elapsed());
+            match synced {
                 Ok(()) => self.durable.store(covered, Ordering::SeqCst),
                 Err(error) => {
                     // The first one counts: after it, nothing can be made durable.

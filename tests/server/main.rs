@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod lines;
 mod load;
+mod ops;
 mod redis;
 mod resp;
 mod running;

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Long enough for any answer on a busy machine.
@@ -16,6 +17,7 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     /// What it said before it listened.
     pub(crate) greeting: String,
+    log: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -24,7 +26,16 @@ impl Running {
     }
 
     /// By a command that runs [`PROGRAM`] with the arguments that are added to it.
-    pub(crate) fn start_by(mut command: Command, dir: &Path, options: &[&str]) -> Running {
+    pub(crate) fn start_by(command: Command, dir: &Path, options: &[&str]) -> Running {
+        Running::begin(command, dir, options, true)
+    }
+
+    /// Starts it, and closes its stderr once it listens unless it `is_heard`.
+    pub(crate) fn start_heard(dir: &Path, options: &[&str], is_heard: bool) -> Running {
+        Running::begin(Command::new(PROGRAM), dir, options, is_heard)
+    }
+
+    fn begin(mut command: Command, dir: &Path, options: &[&str], is_heard: bool) -> Running {
         command
             .args(["serve", "--addr", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
@@ -32,6 +43,7 @@ impl Running {
             .env_remove("CRABKV_CACHE_CAPACITY")
             .env_remove("CRABKV_DEFAULT_TTL_SECS")
             .env_remove("CRABKV_PASSWORD")
+            .env_remove("CRABKV_LOG")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -46,12 +58,20 @@ impl Running {
                 break addr.parse().unwrap();
             }
         };
-        // Its later words go nowhere, but must not block it.
-        std::thread::spawn(move || lines.for_each(drop));
+        let log = Arc::new(Mutex::new(String::new()));
+        let later = Arc::clone(&log);
+        if is_heard {
+            std::thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    *later.lock().unwrap() += &(line + "\n");
+                }
+            });
+        }
         Running {
             child,
             addr,
             greeting,
+            log,
         }
     }
 
@@ -63,6 +83,11 @@ impl Running {
             lines: BufReader::new(stream.try_clone().unwrap()),
             stream,
         }
+    }
+
+    /// What it has said since.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn pid(&self) -> u32 {

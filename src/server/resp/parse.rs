@@ -38,22 +38,30 @@ pub(crate) enum ProtocolError {
     ExpectedLineEnd,
 }
 
+impl ProtocolError {
+    /// What is wrong, without anything that the client sent.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            ProtocolError::ArgumentCount | ProtocolError::TooManyArguments { .. } => {
+                "invalid multibulk length"
+            }
+            ProtocolError::ArgumentLength | ProtocolError::TooLong { .. } => "invalid bulk length",
+            ProtocolError::ExpectedArgument { .. } => "expected '$'",
+            ProtocolError::ExpectedLineEnd => "expected CRLF behind an argument",
+        }
+    }
+}
+
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Protocol error: ")?;
+        write!(f, "Protocol error: {}", self.kind())?;
         match self {
-            ProtocolError::ArgumentCount => f.write_str("invalid multibulk length"),
-            ProtocolError::TooManyArguments { max } => {
-                write!(f, "invalid multibulk length, at most {max} are allowed")
-            }
-            ProtocolError::ArgumentLength => f.write_str("invalid bulk length"),
-            ProtocolError::TooLong { max } => {
-                write!(f, "invalid bulk length, a request has at most {max} bytes")
-            }
+            ProtocolError::TooManyArguments { max } => write!(f, ", at most {max} are allowed"),
+            ProtocolError::TooLong { max } => write!(f, ", a request has at most {max} bytes"),
             ProtocolError::ExpectedArgument { found } => {
-                write!(f, "expected '$', got '{}'", found.escape_ascii())
+                write!(f, ", got '{}'", found.escape_ascii())
             }
-            ProtocolError::ExpectedLineEnd => f.write_str("expected CRLF behind an argument"),
+            _ => Ok(()),
         }
     }
 }

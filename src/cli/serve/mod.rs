@@ -1,5 +1,7 @@
 //! `serve`: the store on a TCP port, until it is told to stop.
 
+mod log;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::args::Options;
-use super::context::{Context, IfMissing};
-use super::exit::{Failure, Outcome};
-use super::interrupt;
-use super::units::{self, counted, duration};
+use crate::cli::args::Options;
+use crate::cli::context::{Context, IfMissing};
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::interrupt;
+use crate::cli::units::{self, counted, duration};
 use crate::server::{
     Config, Inline, Limits, PASSWORD_BYTES, Password, REQUEST, Server, Stopper, Timeouts,
 };
+use log::LogArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -27,6 +30,9 @@ pub(crate) struct ServeArgs {
     /// Listen without a password on an address that others than this machine can reach
     #[arg(long)]
     allow_remote: bool,
+    /// Where to serve figures for Prometheus, and a health check, over HTTP: /metrics, /health
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_addr: Option<SocketAddr>,
     /// Sync this often instead of before each answer; a power cut can take what came since
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     sync_interval: Option<Duration>,
@@ -51,6 +57,8 @@ pub(crate) struct ServeArgs {
     /// Close connections that take longer to take their answers, beside a second for each 64 KiB
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "60s")]
     write_timeout: Duration,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,6 +82,7 @@ impl From<InlineArg> for Inline {
 const RARELY: Duration = Duration::from_secs(3600);
 
 pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failure> {
+    args.log.begin();
     let password = password(args)?;
     if !args.addr.ip().is_loopback() && password.is_none() && !args.allow_remote {
         return Err(Failure::Usage(format!(
@@ -82,7 +91,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
             args.addr
         )));
     }
-    let server = Server::bind(Config {
+    let mut server = Server::bind(Config {
         addr: args.addr,
         threads: args.threads,
         max_connections: args.max_connections,
@@ -102,8 +111,13 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
     })
     .map_err(|source| Failure::Listen {
         addr: args.addr,
+        option: "--addr",
         source,
     })?;
+    let metrics_addr = args
+        .metrics_addr
+        .map(|addr| monitor_at(addr, args.allow_remote, &mut server))
+        .transpose()?;
     let stopper = server.stopper();
     let _graceful = interrupt::graceful_with({
         let stopper = stopper.clone();
@@ -123,6 +137,11 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
         ..context.options.clone()
     });
     without_default.write_with(IfMissing::Create, configure, |store| {
+        if let Some(addr) = metrics_addr {
+            context.note(format_args!(
+                "figures at http://{addr}/metrics, health at http://{addr}/health"
+            ));
+        }
         greet(context, args, &server, store.len(), begun.elapsed());
         server.run(store)?;
         Ok(())
@@ -156,6 +175,27 @@ fn password(args: &ServeArgs) -> Result<Option<Password>, Failure> {
 
 const PASSWORD_VARIABLE: &str = "CRABKV_PASSWORD";
 
+/// The port for figures and health. Nobody is asked for a password there.
+fn monitor_at(
+    addr: SocketAddr,
+    allow_remote: bool,
+    server: &mut Server,
+) -> Result<SocketAddr, Failure> {
+    if !addr.ip().is_loopback() && !allow_remote {
+        return Err(Failure::Usage(format!(
+            "{addr} can be reached from other machines, and anybody there could read the figures; \
+             --allow-remote serves them all the same"
+        )));
+    }
+    let option = "--metrics-addr";
+    let bound = server.monitor_at(addr);
+    bound.map_err(|source| Failure::Listen {
+        addr,
+        option,
+        source,
+    })
+}
+
 fn greet(context: &Context, args: &ServeArgs, server: &Server, keys: usize, took: Duration) {
     let addr = server.local_addr();
     let durability = match args.sync_interval {
@@ -171,11 +211,9 @@ fn greet(context: &Context, args: &ServeArgs, server: &Server, keys: usize, took
         context.options.data_dir.display(),
         duration(took),
     ));
-    context.note(format_args!(
-        "listening on {addr}; try: printf 'PUT hello world\\nGET hello\\n' | nc -N {} {}",
-        addr.ip(),
-        addr.port(),
-    ));
+    let (ip, port) = (addr.ip(), addr.port());
+    let line_to_try = format!("printf 'PUT hello world\\nGET hello\\n' | nc -N {ip} {port}");
+    context.note(format_args!("listening on {addr}; try: {line_to_try}"));
 }
 
 /// Ends in good order when the system asks for it.
