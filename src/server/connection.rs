@@ -1,6 +1,6 @@
 //! One connection: reads requests, has them done in order, and sends the answers in that order.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,8 @@ use super::figures::Trouble;
 use super::inline::SplitError;
 use super::input::{Arrival, Input, Request};
 use super::limits::{
-    OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST_BEFORE_PASSWORD, WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
+    HANDSHAKE_TIMEOUT, OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST_BEFORE_PASSWORD,
+    WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
 };
 use super::metrics::Tally;
 use super::output::Output;
@@ -158,7 +159,9 @@ impl Connection {
         let is_idle = self.state == State::Open && owes_nothing;
         let idle = self.session.client.idle();
         let owes_password_for = self.session.owes_password_for();
+        let shaking_hands_for = self.stream.shaking_hands_for();
         owes_password_for.is_some_and(|duration| duration > PASSWORD_TIMEOUT)
+            || shaking_hands_for.is_some_and(|duration| duration > HANDSHAKE_TIMEOUT)
             || self.input.is_overdue(timeouts.request)
             || self.output.is_overdue(timeouts.write)
             || (is_idle && timeouts.idle.is_some_and(|timeout| idle > timeout))
@@ -194,7 +197,7 @@ impl Connection {
         }
         if reads {
             if let Err(error) = self.read() {
-                self.note_broken(&error);
+                self.note_broken(&error, shared);
                 return Turn::Closed;
             }
         }
@@ -211,7 +214,9 @@ impl Connection {
         if self.at_end && !has_more {
             self.end();
         }
-        if self.state == State::Ending && self.output.unsent_len() == 0 {
+        let is_sent = self.output.unsent_len() == 0 && !self.stream.has_unsent();
+        if self.state == State::Ending && is_sent {
+            self.stream.say_goodbye();
             Turn::Closed
         } else if has_more && self.takes_requests() {
             Turn::Again
@@ -221,8 +226,12 @@ impl Connection {
     }
 
     /// Takes note that the connection is no more.
-    fn note_broken(&self, error: &io::Error) {
+    fn note_broken(&self, error: &io::Error, shared: &Shared) {
         let client = &self.session.client;
+        // What arrives is only looked at while it is decrypted: else it is the system that fails.
+        if error.kind() == ErrorKind::InvalidData {
+            shared.figures.note(Trouble::Tls);
+        }
         debug!(client = client.id, addr = %client.addr, %error, "cannot read; closed");
     }
 
@@ -235,7 +244,7 @@ impl Connection {
         self.ready.readable = match self.input.read(&mut self.stream)? {
             Arrival::Some => true,
             // What comes next is an event; but an end that came with this is none.
-            Arrival::All => self.ready.read_closed || cfg!(windows),
+            Arrival::All => self.ready.read_closed || self.stream.is_at_end() || cfg!(windows),
             Arrival::None => false,
             Arrival::End => {
                 self.at_end = true;

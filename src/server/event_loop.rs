@@ -336,6 +336,7 @@ impl EventLoop {
         // Answers are whole when they are written; waiting for more helps nobody.
         let _ = stream.set_nodelay(true);
         let is_one_too_many = shared.clients.count() >= shared.clients.max();
+        let tls = shared.config.tls.as_ref();
         if is_one_too_many && self.warns() {
             let max = shared.clients.max();
             warn!(
@@ -343,7 +344,14 @@ impl EventLoop {
                 "there are too many connections; others are turned away"
             );
         }
-        let stream = Stream::new(stream);
+        if is_one_too_many && tls.is_some() {
+            // To tell it so would take a handshake, and as long as its client likes.
+            shared.metrics.note_rejected_connection();
+            return;
+        }
+        let Ok(stream) = Stream::new(stream, tls) else {
+            return;
+        };
         let mailbox = Arc::clone(&self.mailbox);
         let client = shared
             .clients

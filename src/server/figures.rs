@@ -19,6 +19,8 @@ pub(crate) enum Trouble {
     Accept,
     /// A client sent what is no request.
     Protocol,
+    /// An encrypted connection failed, such as when keys were to be agreed on.
+    Tls,
     /// A wrong password.
     Password,
     /// What was written could not be made durable.
@@ -30,9 +32,10 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Trouble; 6] = [
+    pub(crate) const ALL: [Trouble; 7] = [
         Trouble::Accept,
         Trouble::Protocol,
+        Trouble::Tls,
         Trouble::Password,
         Trouble::Sync,
         Trouble::Compaction,
@@ -43,6 +46,7 @@ impl Trouble {
         match self {
             Trouble::Accept => "accept",
             Trouble::Protocol => "protocol",
+            Trouble::Tls => "tls",
             Trouble::Password => "password",
             Trouble::Sync => "sync",
             Trouble::Compaction => "compaction",
@@ -126,7 +130,7 @@ mod tests {
         figures.note(Trouble::Store);
         figures.note(Trouble::Store);
         let counts = Trouble::ALL.map(|trouble| figures.count(trouble));
-        assert_eq!(counts, [0, 0, 0, 0, 0, 2]);
+        assert_eq!(counts, [0, 0, 0, 0, 0, 0, 2]);
         // After this was written.
         assert!(figures.last_ms(Trouble::Store) > 1_700_000_000_000);
     }

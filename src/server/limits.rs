@@ -44,6 +44,9 @@ pub(crate) const REPLY_BYTES: usize = 512 << 20;
 /// A buffer that grew beyond this is given back when it is empty.
 pub(crate) const KEPT_BYTES: usize = 256 << 10;
 
+/// How long both sides may take to agree on keys for encryption.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A request on the port for figures and health.
 pub(crate) const HTTP_REQUEST_BYTES: usize = 8 << 10;
 

@@ -38,6 +38,7 @@ mod slowlog;
 mod stream;
 mod syncer;
 mod text;
+mod tls;
 mod turnstile;
 mod watch;
 mod web;
@@ -64,6 +65,9 @@ pub(crate) use limits::REQUEST;
 pub(crate) use password::Password;
 pub(crate) use patience::Timeouts;
 pub(crate) use resp::parse::Limits;
+pub(crate) use tls::Tls;
+#[cfg(feature = "tls")]
+pub(crate) use tls::TlsError;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -81,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) inline: Inline,
     /// What clients have to give before anything else.
     pub(crate) password: Option<Password>,
+    /// The port speaks TLS, with this certificate.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Config {

@@ -60,6 +60,7 @@ fn process(shared: &Shared, to: &mut Exposition) {
             ("version", env!("CARGO_PKG_VERSION")),
             ("os", std::env::consts::OS),
             ("arch", std::env::consts::ARCH),
+            ("tls", if cfg!(feature = "tls") { "yes" } else { "no" }),
         ],
         1,
     );
@@ -106,13 +107,13 @@ fn clients(shared: &Shared, to: &mut Exposition) {
     to.single(
         "crabkv_network_received_bytes_total",
         Kind::Counter,
-        "Bytes from clients.",
+        "Bytes from clients; encrypted, with TLS.",
         traffic.received,
     );
     to.single(
         "crabkv_network_sent_bytes_total",
         Kind::Counter,
-        "Bytes to clients.",
+        "Bytes to clients; encrypted, with TLS.",
         traffic.sent,
     );
 }

@@ -83,6 +83,12 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
+        if takes_more {
+            match to.flush() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => takes_more = false,
+                flushed => flushed?,
+            }
+        }
         let taken = self.sent - begin;
         self.blocked = match self.blocked {
             _ if takes_more => None,

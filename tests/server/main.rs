@@ -18,4 +18,6 @@ mod redis;
 mod resp;
 mod running;
 mod strings;
+#[cfg(feature = "tls")]
+mod tls;
 mod transactions;

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const METRICS: [&str; 2] = ["--metrics-addr", "127.0.0.1:0"];
 
 /// The second port, from the greeting.
-fn http_addr(server: &Running) -> SocketAddr {
+pub(crate) fn http_addr(server: &Running) -> SocketAddr {
     let (_, rest) = server.greeting.split_once("figures at http://").unwrap();
     let (addr, _) = rest.split_once('/').unwrap();
     addr.parse().unwrap()
@@ -48,7 +48,7 @@ fn get(addr: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// The figures, by their names with labels.
-fn figures(addr: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) fn figures(addr: SocketAddr) -> BTreeMap<String, f64> {
     let (status, text) = get(addr, "/metrics");
     assert_eq!(status, 200);
     parse(&text)
@@ -495,4 +495,18 @@ fn a_log_that_nobody_takes_ends_nothing() {
     misbehave(&server);
     misbehave(&server);
     assert_eq!(server.client().ask("GET secretkey"), "VALUE secretvalue");
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn without_tls_its_options_say_how_to_get_it() {
+    let dir = tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_crabkv"))
+        .args(["serve", "--tls-cert", "a", "--tls-key", "b", "--data-dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--features tls"), "{said}");
 }

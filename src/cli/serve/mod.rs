@@ -1,6 +1,7 @@
 //! `serve`: the store on a TCP port, until it is told to stop.
 
 mod log;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -18,6 +19,7 @@ use crate::server::{
     Config, Inline, Limits, PASSWORD_BYTES, Password, REQUEST, Server, Stopper, Timeouts,
 };
 use log::LogArgs;
+use tls::TlsArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -57,6 +59,8 @@ pub(crate) struct ServeArgs {
     /// Close connections that take longer to take their answers, beside a second for each 64 KiB
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "60s")]
     write_timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -108,6 +112,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<Outcome, Failur
         default_ttl: context.options.default_ttl,
         inline: args.inline.into(),
         password,
+        tls: args.tls.load()?,
     })
     .map_err(|source| Failure::Listen {
         addr: args.addr,
@@ -212,7 +217,13 @@ fn greet(context: &Context, args: &ServeArgs, server: &Server, keys: usize, took
         duration(took),
     ));
     let (ip, port) = (addr.ip(), addr.port());
-    let line_to_try = format!("printf 'PUT hello world\\nGET hello\\n' | nc -N {ip} {port}");
+    let line_to_try = match args.tls.certificate() {
+        None => format!("printf 'PUT hello world\\nGET hello\\n' | nc -N {ip} {port}"),
+        Some(path) => format!(
+            "redis-cli --tls --cacert {} -h {ip} -p {port} SET hello world",
+            path.display()
+        ),
+    };
     context.note(format_args!("listening on {addr}; try: {line_to_try}"));
 }
 
