@@ -689,7 +689,7 @@ fn the_verbs_of_lines_are_commands_as_well() {
         assert_eq!(client.ask("put b 1 ttl=1h"), simple("OK"));
         assert_eq!(client.ask("PUT c 1 45"), simple("OK"));
         for (command, text) in [
-            ("PUT a 1 ttl=x", "ERR a TTL"),
+            ("PUT a 1 ttl=x", "ERR it is no TTL"),
             ("PUT a 1 0", "ERR a TTL"),
             ("PUT a 1 for=5", "ERR after the value"),
             ("PUT a 1 5 6", "ERR syntax error"),
