@@ -1,6 +1,5 @@
 //! Many connections, and the end of a server in the middle of their work.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
@@ -75,7 +74,7 @@ fn a_kill_under_load_loses_nothing_that_was_answered() {
 #[cfg(target_os = "linux")]
 /// The process's own memory, in bytes.
 pub(crate) fn own_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
     let kib: u64 = line
         .unwrap()
