@@ -204,7 +204,7 @@ impl Server {
             })
             .collect();
         loops.into_iter().for_each(join);
-        info!("stopping");
+        info!("no longer serving");
         shared.worker.stop();
         shared.syncer.stop();
         shared.watch.stop();
