@@ -94,12 +94,14 @@ mod mapped {
             if carving.free.is_empty() {
                 self.collect_returned(&mut carving.free);
             }
-            let Some(page) = carving.free.pop() else {
-                return self.carve(&mut carving);
-            };
+            let used = carving.free.pop();
+            let page = used.unwrap_or_else(|| self.carve(&mut carving));
             drop(carving);
-            // SAFETY: the page came back, so nobody looks at it; its header is valid.
+            // SAFETY: the page came back, so nobody looks at it, or it is new; its header is valid.
             let number = unsafe { page.page() }.number();
+            // Of a new page, too, which is zeros already: entries are placed by reading first, and the
+            // system would map its page of zeros, then copy it at the write, and tell all other
+            // processors each time.
             // SAFETY: as above: it is ours alone, and zeros are a valid page.
             unsafe { ptr::write_bytes(page.as_ptr(), 0, 1) };
             // SAFETY: as above.

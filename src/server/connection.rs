@@ -15,7 +15,7 @@ use super::commands::{self, Flow};
 use super::event_loop::{Mailbox, Shared};
 use super::figures::Trouble;
 use super::inline::SplitError;
-use super::input::{Arrival, Input, Request};
+use super::input::{Arrival, Input, Request, Scratch};
 use super::limits::{
     HANDSHAKE_TIMEOUT, OUTPUT_BYTES, PASSWORD_TIMEOUT, REQUEST_BEFORE_PASSWORD,
     WRONG_PASSWORD_PAUSE, WRONG_PASSWORDS,
@@ -173,7 +173,7 @@ impl Connection {
     }
 
     /// Reads, does what has arrived, and sends what may be sent.
-    pub(crate) fn turn(&mut self, shared: &Shared) -> Turn {
+    pub(crate) fn turn(&mut self, shared: &Shared, scratch: &mut Scratch) -> Turn {
         if let State::Paused(until) = self.state {
             if self.session.client.is_killed() {
                 return Turn::Closed;
@@ -196,7 +196,7 @@ impl Connection {
             return Turn::Closed;
         }
         if reads {
-            if let Err(error) = self.read() {
+            if let Err(error) = self.read(scratch) {
                 self.note_broken(&error, shared);
                 return Turn::Closed;
             }
@@ -240,8 +240,8 @@ impl Connection {
         self.state == State::Open && self.output.unsent_len() < OUTPUT_BYTES
     }
 
-    fn read(&mut self) -> io::Result<()> {
-        self.ready.readable = match self.input.read(&mut self.stream)? {
+    fn read(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        self.ready.readable = match self.input.read(&mut self.stream, scratch)? {
             Arrival::Some => true,
             // What comes next is an event; but an end that came with this is none.
             Arrival::All => self.ready.read_closed || self.stream.is_at_end() || cfg!(windows),

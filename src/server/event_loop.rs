@@ -18,6 +18,7 @@ use super::commands;
 use super::connection::{Connection, Turn};
 use super::descriptors::Descriptors;
 use super::figures::{Figures, Trouble};
+use super::input::Scratch;
 use super::limits::{ACCEPT_PAUSE, DRAIN_TIMEOUT, LOG_PAUSE};
 use super::metrics::Metrics;
 use super::resp::{Protocol, Reply};
@@ -149,6 +150,7 @@ pub(crate) struct EventLoop {
     poll: Poll,
     mailbox: Arc<Mailbox>,
     connections: HashMap<Token, Connection>,
+    scratch: Scratch,
     /// Those that have something to do, each at most once.
     ready: VecDeque<Token>,
     /// Those with answers that are held until they are durable.
@@ -176,6 +178,7 @@ impl EventLoop {
                 messages: Mutex::default(),
             }),
             connections: HashMap::new(),
+            scratch: Scratch::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
             paused: VecDeque::new(),
@@ -391,7 +394,7 @@ impl EventLoop {
                 continue;
             };
             connection.lists.ready = false;
-            let turn = connection.turn(shared);
+            let turn = connection.turn(shared, &mut self.scratch);
             traffic += connection.take_traffic();
             match turn {
                 Turn::Done => {}

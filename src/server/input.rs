@@ -43,21 +43,34 @@ pub(crate) enum Arrival {
     End,
 }
 
+/// Where a loop reads to, for all its connections: most have nothing in their own buffers between
+/// requests, and none has to be zeroed for a read.
+pub(crate) struct Scratch(Box<[u8]>);
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        Scratch(vec![0; READ_BYTES].into_boxed_slice())
+    }
+}
+
 impl Input {
     /// Reads what is there, up to a limit.
-    pub(crate) fn read(&mut self, from: &mut impl Read) -> io::Result<Arrival> {
-        let begin = self.bytes.len();
-        self.bytes.resize(begin + READ_BYTES, 0);
+    pub(crate) fn read(
+        &mut self,
+        from: &mut impl Read,
+        Scratch(scratch): &mut Scratch,
+    ) -> io::Result<Arrival> {
         let read = loop {
-            match from.read(&mut self.bytes[begin..]) {
+            match from.read(scratch) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 other => break other,
             }
         };
-        self.bytes.truncate(begin + *read.as_ref().unwrap_or(&0));
+        self.bytes
+            .extend_from_slice(&scratch[..*read.as_ref().unwrap_or(&0)]);
         match read {
             Ok(0) => Ok(Arrival::End),
-            Ok(READ_BYTES) => Ok(Arrival::Some),
+            Ok(len) if len == scratch.len() => Ok(Arrival::Some),
             Ok(_) => Ok(Arrival::All),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Arrival::None),
             Err(error) => Err(error),
@@ -193,7 +206,10 @@ mod tests {
             let mut input = Input::default();
             let mut found = Vec::new();
             for chunk in text.as_bytes().chunks(size) {
-                assert_eq!(input.read(&mut &*chunk).unwrap(), Arrival::All);
+                assert_eq!(
+                    input.read(&mut &*chunk, &mut Scratch::new()).unwrap(),
+                    Arrival::All
+                );
                 found.extend(requests(&mut input));
             }
             let expected: [&[&str]; 6] = [
@@ -206,9 +222,17 @@ mod tests {
             ];
             assert_eq!(found, expected, "{size} bytes at a time");
             assert!(input.is_arriving() && !input.is_unsearched());
-            assert_eq!(input.read(&mut &b"NG\r\n"[..]).unwrap(), Arrival::All);
+            assert_eq!(
+                input
+                    .read(&mut &b"NG\r\n"[..], &mut Scratch::new())
+                    .unwrap(),
+                Arrival::All
+            );
             assert_eq!(requests(&mut input), [["PING"]]);
-            assert_eq!(input.read(&mut &b""[..]).unwrap(), Arrival::End);
+            assert_eq!(
+                input.read(&mut &b""[..], &mut Scratch::new()).unwrap(),
+                Arrival::End
+            );
         }
     }
 

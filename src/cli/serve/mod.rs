@@ -38,8 +38,8 @@ pub(crate) struct ServeArgs {
     /// Sync this often instead of before each answer; a power cut can take what came since
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     sync_interval: Option<Duration>,
-    /// Threads that serve connections
-    #[arg(long, value_name = "COUNT", default_value = "2")]
+    /// Threads that serve connections; by default one for each two processors, up to 4
+    #[arg(long, value_name = "COUNT", default_value_t = threads(), hide_default_value = true)]
     threads: NonZeroUsize,
     /// What lines that are no RESP frames are: auto is text until a connection sends a frame
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value = "auto")]
@@ -80,6 +80,12 @@ impl From<InlineArg> for Inline {
             InlineArg::Redis => Inline::Redis,
         }
     }
+}
+
+/// The system's part of the work, and the clients if they are here, need processors as well.
+fn threads() -> NonZeroUsize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new((processors / 2).min(4)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// How often the store syncs by itself where the server asks for a sync before each answer.
