@@ -230,7 +230,10 @@ impl EventLoop {
             }
             self.end_pauses();
             self.give_turns(shared);
-            shared.syncer.request();
+            if shared.syncer.request(&shared.store) {
+                self.release_held();
+                self.give_turns(shared);
+            }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
                 self.close_the_slow(shared);
@@ -277,12 +280,7 @@ impl EventLoop {
                 enqueue(&mut self.ready, token, connection);
             }
         }
-        for token in std::mem::take(&mut self.held) {
-            if let Some(connection) = self.connections.get_mut(&token) {
-                connection.lists.held = false;
-                enqueue(&mut self.ready, token, connection);
-            }
-        }
+        self.release_held();
         if messages.stop && self.stopping_since.is_none() {
             self.stopping_since = Some(Instant::now());
         }
@@ -290,6 +288,16 @@ impl EventLoop {
             for (token, connection) in &mut self.connections {
                 connection.end();
                 enqueue(&mut self.ready, *token, connection);
+            }
+        }
+    }
+
+    /// Gives a turn to those whose answers may be durable by now.
+    fn release_held(&mut self) {
+        for token in std::mem::take(&mut self.held) {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.lists.held = false;
+                enqueue(&mut self.ready, token, connection);
             }
         }
     }
