@@ -172,14 +172,15 @@ impl Connection {
         self.stream.take_traffic()
     }
 
-    /// Reads, does what has arrived, and sends what may be sent.
-    pub(crate) fn turn(&mut self, shared: &Shared, scratch: &mut Scratch) -> Turn {
+    /// Begins a turn: reads, and does what has arrived. Gives its end where it ends there; else
+    /// [`end_turn`](Connection::end_turn) goes on.
+    pub(crate) fn begin_turn(&mut self, shared: &Shared, scratch: &mut Scratch) -> Option<Turn> {
+        if self.session.client.is_killed() {
+            return Some(Turn::Closed);
+        }
         if let State::Paused(until) = self.state {
-            if self.session.client.is_killed() {
-                return Turn::Closed;
-            }
             if until > Instant::now() {
-                return Turn::Done;
+                return Some(Turn::Done);
             }
             self.state = if self.session.wrong_passwords < WRONG_PASSWORDS {
                 State::Open
@@ -188,25 +189,26 @@ impl Connection {
             };
             // The next request can be wrong again.
             if self.send(shared).is_err() {
-                return Turn::Closed;
+                return Some(Turn::Closed);
             }
         }
-        let reads = self.takes_requests() && self.ready.readable;
-        if self.session.client.is_killed() {
-            return Turn::Closed;
-        }
-        if reads {
+        if self.takes_requests() && self.ready.readable {
             if let Err(error) = self.read(scratch) {
                 self.note_broken(&error, shared);
-                return Turn::Closed;
+                return Some(Turn::Closed);
             }
         }
         let from = self.output.end();
         self.do_requests(shared);
         self.hold(from, shared);
-        if let State::Paused(until) = self.state {
-            return Turn::Paused(until);
+        match self.state {
+            State::Paused(until) => Some(Turn::Paused(until)),
+            _ => None,
         }
+    }
+
+    /// Ends a turn: sends what may be sent.
+    pub(crate) fn end_turn(&mut self, shared: &Shared) -> Turn {
         if self.send(shared).is_err() {
             return Turn::Closed;
         }

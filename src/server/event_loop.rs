@@ -153,6 +153,8 @@ pub(crate) struct EventLoop {
     scratch: Scratch,
     /// Those that have something to do, each at most once.
     ready: VecDeque<Token>,
+    /// Those whose turns have begun, with how they ended if they did: empty between rounds.
+    round: Vec<(Token, Option<Turn>)>,
     /// Those with answers that are held until they are durable.
     held: Vec<Token>,
     /// Those that are paused, and when they may go on, the first first.
@@ -180,6 +182,7 @@ impl EventLoop {
             connections: HashMap::new(),
             scratch: Scratch::new(),
             ready: VecDeque::new(),
+            round: Vec::new(),
             held: Vec::new(),
             paused: VecDeque::new(),
             next_token: FIRST,
@@ -230,10 +233,6 @@ impl EventLoop {
             }
             self.end_pauses();
             self.give_turns(shared);
-            if shared.syncer.request(&shared.store) {
-                self.release_held();
-                self.give_turns(shared);
-            }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
                 self.close_the_slow(shared);
@@ -391,18 +390,27 @@ impl EventLoop {
         warns
     }
 
+    /// Gives a turn to all that are ready: first everybody's requests are done, then all answers
+    /// are sent. So clients find more of them at once, and one sync in between covers all.
     fn give_turns(&mut self, shared: &Shared) {
         let mut traffic = Traffic::default();
+        let mut round = std::mem::take(&mut self.round);
         // Who is ready again after his turn waits for the next round, behind what has arrived.
-        for _ in 0..self.ready.len() {
-            let Some(token) = self.ready.pop_front() else {
-                break;
-            };
+        for token in self.ready.drain(..) {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.lists.ready = false;
+                let ended = connection.begin_turn(shared, &mut self.scratch);
+                round.push((token, ended));
+            }
+        }
+        if shared.syncer.request(&shared.store) {
+            self.release_held();
+        }
+        for (token, ended) in round.drain(..) {
             let Some(connection) = self.connections.get_mut(&token) else {
                 continue;
             };
-            connection.lists.ready = false;
-            let turn = connection.turn(shared, &mut self.scratch);
+            let turn = ended.unwrap_or_else(|| connection.end_turn(shared));
             traffic += connection.take_traffic();
             match turn {
                 Turn::Done => {}
@@ -418,6 +426,7 @@ impl EventLoop {
                 self.held.push(token);
             }
         }
+        self.round = round;
         shared.figures.note_traffic(traffic);
     }
 
