@@ -116,7 +116,8 @@ impl Syncer {
     /// than handing it over. Says whether it is done.
     pub(crate) fn request(&self, store: &Store) -> bool {
         let upto = self.begun.load(Ordering::SeqCst);
-        if upto <= self.durable() {
+        // After a failure nothing can be made durable: it is not tried again.
+        if upto <= self.durable() || self.failure().is_some() {
             return false;
         }
         if self.is_quick() {
@@ -176,6 +177,9 @@ impl Syncer {
             Err(error) => {
                 // The first one counts: after it, nothing can be made durable.
                 let _ = self.failure.set(error);
+                // The thread that syncs has nothing more to do, if this is another one.
+                let _wanted = self.lock();
+                self.changed.notify_one();
             }
         }
     }
@@ -192,10 +196,13 @@ impl Syncer {
         self.typical_ns.store(typical.max(1), Ordering::Relaxed);
     }
 
-    /// Waits for something to do; `false` when it is all done.
+    /// Waits for something to do; `false` when it is all done, or a sync has failed.
     fn wait(&self) -> bool {
         let mut wanted = self.lock();
         loop {
+            if self.failure().is_some() {
+                return false;
+            }
             if wanted.upto > self.durable() {
                 return true;
             }
