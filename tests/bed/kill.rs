@@ -2,17 +2,13 @@
 //! at a random moment, opens the store and checks. The page cache survives, so this is about what
 //! the process does, not about power cuts; those are in `crash.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Rng, effort, seed};
+use crate::common::{Rng, effort, seed};
 use crabkv::{Store, WriteBatch};
 
 const DIR: &str = "CRABKV_CHILD_WRITES_IN";
@@ -94,7 +90,7 @@ fn run_and_kill(dir: &Path, micros: u64) -> [u64; THREADS as usize] {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "child_that_writes_until_it_is_killed",
+            "kill::child_that_writes_until_it_is_killed",
             "--nocapture",
         ])
         .env(DIR, dir)

@@ -1,14 +1,10 @@
 //! Random operations on a store and on a `BTreeMap`, in every mode, with reopening, expiry,
 //! compaction, missing hint files and crashes. `CRABKV_EFFORT` multiplies the work.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, entry_of, is_kind, put, put_ttl, seed,
     show, sim_builder, visible,
 };
@@ -53,7 +49,7 @@ impl Model {
         format!("key{}", rng.below(keys))
     }
 
-    fn random_write(&mut self, rng: &mut Rng) -> common::Write {
+    fn random_write(&mut self, rng: &mut Rng) -> crate::common::Write {
         self.number += 1;
         let key = self.key(rng);
         let text = format!("{}-{key}-", self.number);

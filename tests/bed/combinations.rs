@@ -4,16 +4,12 @@
 //! The randomized test prints its seed; `CRABKV_EFFORT` multiplies its rounds, `CRABKV_SEED` runs it
 //! again.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, entry_of, go_on, in_two_threads, put,
     put_ttl, seed, show, sim_builder, visible,
 };
@@ -395,7 +391,7 @@ impl World {
             let report = store.compact().unwrap();
             format!("compact {report:?}")
         } else {
-            let sealed = common::sealed(&store);
+            let sealed = crate::common::sealed(&store);
             let chosen: Vec<_> = sealed.into_iter().filter(|_| self.rng.chance(50)).collect();
             store.compact_segments(&chosen).unwrap();
             format!("compact {chosen:?}")

@@ -3,14 +3,10 @@
 //!
 //! The number of images checked is printed; `CRABKV_EFFORT` multiplies the work.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, go_on, in_two_threads, put, seed, show,
     sim_builder,
 };

@@ -5,16 +5,12 @@
 //! computed from the sound files by a reader of the format of its own, below, which knows nothing of
 //! checksums: so it can tell where each key's newest record lies, and nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{
+use crate::common::{
     Entry, Op, Rng, State, contents, delete, effort, go_on, in_two_threads, is_kind, put, put_ttl,
     seed, visible,
 };

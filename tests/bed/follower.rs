@@ -1,25 +1,19 @@
 //! Read-only stores beside a live writer: what they see, what they leave alone, and how they catch
 //! up, on the simulated disk and on real ones.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-#[path = "common/fated.rs"]
-mod fated;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::hooked::{self, HookedDisk};
-use common::{
+use crate::common::hooked::{self, HookedDisk};
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, is_kind, put, put_ttl, sealed, seed, show,
     sim_builder, visible,
 };
+use crate::fated::{Event, Fate, FatedDisk};
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{CrabKv, CrabKvBuilder, Error, ReadMode, Store, WriteBatch};
-use fated::{Event, Fate, FatedDisk};
 
 const NEVER: Duration = Duration::from_secs(1 << 20);
 

@@ -8,16 +8,12 @@
 //! The numbers of operations and cases are printed; `CRABKV_EFFORT` multiplies the work,
 //! `CRABKV_SEED` runs it again.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::hooked::{HookedDisk, beside, merge_step_by_step};
-use common::{
+use crate::common::hooked::{HookedDisk, beside, merge_step_by_step};
+use crate::common::{
     Op, Rng, SimStore, State, Write, contents, delete, effort, in_two_threads, put, put_ttl,
     remove_hints, seal, sealed, seed, show, sim_builder, visible,
 };
@@ -192,7 +188,7 @@ impl<'a> Episode<'a> {
     fn read(&mut self) {
         let key = self.key();
         let found = self.store().get(&key).unwrap();
-        let found = found.as_ref().map(common::entry_of);
+        let found = found.as_ref().map(crate::common::entry_of);
         assert_eq!(found, self.expected(&key), "{key}");
     }
 

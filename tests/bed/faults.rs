@@ -3,13 +3,9 @@
 //!
 //! The number of injections is printed; `CRABKV_EFFORT` multiplies the work.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, in_two_threads, put, put_ttl, seed, show,
     sim_builder, visible,
 };
