@@ -35,6 +35,8 @@ struct State {
     compacting: bool,
     /// How many times compaction was paused and not resumed.
     paused: u32,
+    /// How many threads wait for a change. Waking is a system call, also where nobody sleeps.
+    waiting: u32,
 }
 
 impl Background {
@@ -47,8 +49,9 @@ impl Background {
 
     /// Changes the state and tells everybody who waits.
     fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.signal.lock());
-        self.signal.changed.notify_all();
+        let mut state = self.signal.lock();
+        change(&mut state);
+        self.signal.notify(state);
     }
 
     /// Asks for a compaction soon.
@@ -102,7 +105,7 @@ impl Background {
 
     /// Tells writers that wait for compaction that it has come further.
     pub(crate) fn note_progress(&self) {
-        self.signal.changed.notify_all();
+        self.signal.notify(self.signal.lock());
     }
 
     /// Rests for a while; `None` when the thread is to end.
@@ -128,18 +131,30 @@ impl Signal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Wakes everybody who waits.
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let has_waiters = state.waiting > 0;
+        drop(state);
+        if has_waiters {
+            self.changed.notify_all();
+        }
+    }
+
     fn wait<'g>(
         &self,
-        state: MutexGuard<'g, State>,
+        mut state: MutexGuard<'g, State>,
         timeout: Option<Duration>,
     ) -> MutexGuard<'g, State> {
-        if let Some(timeout) = timeout {
+        state.waiting += 1;
+        let mut state = if let Some(timeout) = timeout {
             let woken = self.changed.wait_timeout(state, timeout);
             woken.unwrap_or_else(PoisonError::into_inner).0
         } else {
             let woken = self.changed.wait(state);
             woken.unwrap_or_else(PoisonError::into_inner)
-        }
+        };
+        state.waiting -= 1;
+        state
     }
 
     /// Waits for so long; `None` when the thread is to end.

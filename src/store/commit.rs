@@ -21,12 +21,20 @@ use crate::log::LogError;
 /// Who leads.
 #[derive(Default)]
 pub(crate) struct CommitTurn {
-    leading: Mutex<bool>,
+    state: Mutex<TurnState>,
     changed: Condvar,
     /// About how many writers there are: the size of the last groups, falling slowly.
     expected_writers: AtomicU32,
     /// How long the last sync took.
     last_sync_ns: AtomicU64,
+}
+
+#[derive(Default)]
+struct TurnState {
+    /// Whether somebody leads.
+    leading: bool,
+    /// How many wait for that to change. Waking is a system call, also where nobody sleeps.
+    waiting: u32,
 }
 
 /// The longest that a leader waits for the writers of the last group to come again.
@@ -38,8 +46,17 @@ pub(crate) struct Lead<'e> {
 }
 
 impl CommitTurn {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TurnState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody gives the lead back.
+    fn wait<'t>(&self, mut state: MutexGuard<'t, TurnState>) -> MutexGuard<'t, TurnState> {
+        state.waiting += 1;
+        let woken = self.changed.wait(state);
+        let mut state = woken.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
     }
 
     /// Waits a little for those who wrote in the last group and are likely to write again: what a
@@ -69,47 +86,45 @@ impl CommitTurn {
 
     /// Waits for the lead.
     pub(crate) fn lead(&self) -> Lead<'_> {
-        let mut leading = self.lock();
-        while *leading {
-            leading = self
-                .changed
-                .wait(leading)
-                .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while state.leading {
+            state = self.wait(state);
         }
-        *leading = true;
+        state.leading = true;
         Lead { turn: self }
     }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        *self.turn.lock() = false;
-        self.turn.changed.notify_all();
+        let mut state = self.turn.lock();
+        state.leading = false;
+        let has_waiters = state.waiting > 0;
+        drop(state);
+        if has_waiters {
+            self.turn.changed.notify_all();
+        }
     }
 }
 
 impl<D: Disk> Engine<D> {
     /// Waits until a group of writes is durable and published, leading if nobody does.
     pub(crate) fn wait_for(&self, group: &Arc<Group>) -> Result<()> {
-        let mut leading = self.turn.lock();
+        let mut state = self.turn.lock();
         loop {
             if let Some(outcome) = group.outcome() {
                 return outcome;
             }
-            if *leading {
-                leading = self
-                    .turn
-                    .changed
-                    .wait(leading)
-                    .unwrap_or_else(PoisonError::into_inner);
+            if state.leading {
+                state = self.turn.wait(state);
             } else {
-                *leading = true;
-                drop(leading);
+                state.leading = true;
+                drop(state);
                 let lead = Lead { turn: &self.turn };
                 self.turn.gather(group);
                 let committed = self.commit(&lead);
                 drop(lead);
-                leading = self.turn.lock();
+                state = self.turn.lock();
                 // Its outcome reaches everybody through the group, but for a group whose leader
                 // panicked.
                 if group.outcome().is_none() {

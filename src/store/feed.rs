@@ -181,7 +181,10 @@ impl<D: Disk> Feed<D> {
         ending.closes += 1;
         ending.closed_at = self.settled();
         drop(ending);
-        self.changed.notify_all();
+        // A watch is counted before it looks at the ending. Waking is a system call.
+        if self.watches.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until no watch borrows the engine, and sees to it that none does again.
