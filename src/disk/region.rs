@@ -32,9 +32,19 @@ pub struct Region {
 }
 
 enum Backing {
-    Map { _map: Mmap },
-    Anonymous { _map: MmapMut },
-    Memory { _bytes: Box<[u8]> },
+    Map {
+        _map: Mmap,
+    },
+    Anonymous {
+        _map: MmapMut,
+    },
+    Memory {
+        _bytes: Box<[u8]>,
+    },
+    /// Of an append buffer. No box, which the compiler may take for the only way to its bytes.
+    Heap {
+        _bytes: Vec<u8>,
+    },
 }
 
 // SAFETY: the bytes below `len` are never written again (invariant 1) and those above it are
@@ -117,7 +127,7 @@ impl Region {
             Backing::Map { .. } | Backing::Anonymous { .. } => {
                 resident::resident_bytes(self.as_ref())
             }
-            Backing::Memory { .. } => None,
+            Backing::Memory { .. } | Backing::Heap { .. } => None,
         }
     }
 
@@ -149,6 +159,10 @@ impl AsRef<[u8]> for Region {
     }
 }
 
+/// Up to this capacity an append buffer is ordinary memory: a map takes whole pages, two system
+/// calls and a page fault, which is more than a small buffer is worth.
+const MAX_HEAP_CAPACITY: usize = 64 * 1024;
+
 /// The writing end of a region: appends, and publishes what it appended.
 ///
 /// One reservation of address space for a whole segment; memory is used only as far as it is
@@ -164,14 +178,19 @@ impl AppendBuffer {
     ///
     /// When the system has no address space left.
     pub(crate) fn new(capacity: usize) -> io::Result<AppendBuffer> {
-        let mut map = MmapMut::map_anon(capacity.max(1))?;
-        let base = NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        let (base, backing) = if capacity <= MAX_HEAP_CAPACITY {
+            let mut bytes = vec![0; capacity];
+            (bytes.as_mut_ptr(), Backing::Heap { _bytes: bytes })
+        } else {
+            let mut map = MmapMut::map_anon(capacity)?;
+            (map.as_mut_ptr(), Backing::Anonymous { _map: map })
+        };
         Ok(AppendBuffer {
             region: Arc::new(Region {
-                base,
+                base: NonNull::new(base).unwrap_or(NonNull::dangling()),
                 len: AtomicUsize::new(0),
                 capacity,
-                backing: Backing::Anonymous { _map: map },
+                backing,
             }),
         })
     }
@@ -201,7 +220,7 @@ impl AppendBuffer {
         let start = self.len();
         // SAFETY: `start + len <= capacity`, so the range is inside the reservation; it lies
         // beyond `len`, where readers never look (invariant 1), and `&mut self` on the only
-        // handle makes this the only slice over it. Anonymous maps start as zeros.
+        // handle makes this the only slice over it. Maps and buffers start as zeros.
         let spare = unsafe {
             let at = self.region.base.as_ptr().add(start);
             std::slice::from_raw_parts_mut(at, len)
@@ -226,6 +245,21 @@ mod tests {
         assert_eq!(region.slice(1, 3), None);
         assert!(buffer.append(14, |_| ()).is_none());
         assert_eq!(buffer.len(), 3);
+    }
+
+    #[test]
+    fn a_big_buffer_is_a_map_and_a_small_one_memory() {
+        for (capacity, is_map) in [(MAX_HEAP_CAPACITY, false), (MAX_HEAP_CAPACITY + 1, true)] {
+            let mut buffer = AppendBuffer::new(capacity).unwrap();
+            let backing = &buffer.region().backing;
+            assert_eq!(matches!(backing, Backing::Anonymous { .. }), is_map);
+            buffer.append(capacity, |b| b[capacity - 1] = 7).unwrap();
+            assert_eq!(buffer.remaining(), 0);
+            let all = buffer.region().slice(0, capacity).unwrap();
+            assert_eq!((all[0], all[capacity - 1]), (0, 7));
+        }
+        let mut empty = AppendBuffer::new(0).unwrap();
+        assert!(empty.append(0, |_| ()).is_some() && empty.append(1, |_| ()).is_none());
     }
 
     #[test]

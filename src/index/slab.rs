@@ -26,6 +26,10 @@ mod mapped {
 
     const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
     const MIN_CHUNK_BYTES: usize = HUGE_PAGE_BYTES;
+    /// The first chunk is ordinary memory: the index of a small store needs an empty page, and the
+    /// one that it is loaded into, and a map would cost more to make than to fill. Pages keep to
+    /// their own size there, too, so that they touch no more of the system's pages than in a map.
+    const FIRST_CHUNK_BYTES: usize = 2 * PAGE_BYTES;
     const MAX_CHUNK_BYTES: usize = 64 * 1024 * 1024;
     /// A new chunk is this part of what there is, within the bounds: few maps. And huge pages are
     /// asked for once one of them is no more than this part: little slack, and a small store stays
@@ -50,7 +54,7 @@ mod mapped {
     }
 
     struct Chunk {
-        /// Aligned to a huge page.
+        /// Aligned to a page of the index; in a map, to a huge page.
         base: *mut u8,
         bytes: usize,
         /// How much of the chunk the system backs at a time.
@@ -62,7 +66,7 @@ mod mapped {
         Map {
             _map: MmapMut,
         },
-        /// When the system refuses another map.
+        /// Of the first chunk, and when the system refuses another map.
         Heap {
             layout: Layout,
         },
@@ -152,11 +156,7 @@ mod mapped {
                 .last()
                 .is_none_or(|c| carving.carved_bytes == c.bytes);
             if full {
-                let wanted = (carving.total_bytes / CHUNK_FRACTION)
-                    .next_multiple_of(HUGE_PAGE_BYTES)
-                    .clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
-                let huge = carving.total_bytes >= CHUNK_FRACTION * HUGE_PAGE_BYTES;
-                let chunk = Chunk::new(wanted, huge);
+                let chunk = Chunk::after(carving.total_bytes);
                 carving.total_bytes += chunk.bytes;
                 carving.carved_bytes = 0;
                 carving.chunks.push(chunk);
@@ -180,25 +180,35 @@ mod mapped {
     }
 
     impl Chunk {
-        fn new(bytes: usize, huge: bool) -> Chunk {
+        /// The next chunk, for a slab that has so much.
+        fn after(total_bytes: usize) -> Chunk {
+            if total_bytes == 0 {
+                return Chunk::on_heap(FIRST_CHUNK_BYTES);
+            }
+            let bytes = (total_bytes / CHUNK_FRACTION)
+                .next_multiple_of(HUGE_PAGE_BYTES)
+                .clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
+            let huge = total_bytes >= CHUNK_FRACTION * HUGE_PAGE_BYTES;
+            Chunk::mapped(bytes, huge).unwrap_or_else(|| Chunk::on_heap(MIN_CHUNK_BYTES))
+        }
+
+        /// A chunk in a map; `None` if the system refuses it.
+        fn mapped(bytes: usize, huge: bool) -> Option<Chunk> {
             // Room to begin at a huge page's address; never touched, so it costs no memory.
-            let Ok(mut map) = MmapMut::map_anon(bytes + HUGE_PAGE_BYTES) else {
-                return Chunk::on_heap();
-            };
+            let mut map = MmapMut::map_anon(bytes + HUGE_PAGE_BYTES).ok()?;
             let skipped = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
             let huge = huge && advise_huge(&map, skipped, bytes);
-            Chunk {
+            Some(Chunk {
                 // In bounds: less than one huge page is skipped.
                 base: map[skipped..][..bytes].as_mut_ptr(),
                 bytes,
                 touch_bytes: if huge { HUGE_PAGE_BYTES } else { PAGE_BYTES },
                 backing: Backing::Map { _map: map },
-            }
+            })
         }
 
-        fn on_heap() -> Chunk {
-            let bytes = MIN_CHUNK_BYTES;
-            let layout = Layout::from_size_align(bytes, align_of::<Page>())
+        fn on_heap(bytes: usize) -> Chunk {
+            let layout = Layout::from_size_align(bytes, PAGE_BYTES)
                 .expect("a chunk's layout is a constant and valid");
             // SAFETY: the size is not zero.
             let base = unsafe { alloc_zeroed(layout) };
