@@ -1,7 +1,6 @@
 //! What a power cut, or the death of the process, leaves on the disk.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::sync::{Arc, Mutex};
 
 use super::SimDisk;
@@ -64,9 +63,11 @@ impl SimDisk {
     #[must_use]
     pub fn crash(&self, plan: &CrashPlan) -> SimDisk {
         let state = self.state();
-        let mut next = state.without_processes();
-        if *plan != CrashPlan::KeepAll {
-            next.lose_volatile();
+        let mut next;
+        if *plan == CrashPlan::KeepAll {
+            next = state.without_processes(None);
+        } else {
+            next = state.without_volatile();
             let changes = state.unsynced();
             for (change, fate) in changes.iter().zip(fates(&changes, plan)) {
                 next.survive(change, fate);
@@ -209,40 +210,51 @@ impl State {
             .any(|file| file.volatile != file.durable)
     }
 
-    /// The same disk once every process has ended.
-    fn without_processes(&self) -> State {
+    /// The same disk once every process has ended, all but for the last write.
+    pub(super) fn without_processes(&self, in_flight: Option<(FileId, FileOp)>) -> State {
         let closed = |file: &FileState| FileState {
             handle_count: 0,
             ..file.clone()
         };
         let files = self.files.iter();
+        let files = files.map(|(id, file)| (*id, closed(file))).collect();
+        self.with_contents(files, self.directories.clone(), in_flight)
+    }
+
+    /// The same disk with what is durable of it, once every process has ended.
+    fn without_volatile(&self) -> State {
+        let durable = |file: &FileState| FileState {
+            durable: Arc::clone(&file.durable),
+            ..FileState::default()
+        };
+        let files = self.files.iter();
+        let files = files.map(|(id, file)| (*id, durable(file))).collect();
+        let directories = self.directories.iter().map(|directory| Directory {
+            durable: Arc::clone(&directory.durable),
+            ..Directory::default()
+        });
+        self.with_contents(files, directories.collect(), None)
+    }
+
+    fn with_contents(
+        &self,
+        files: BTreeMap<FileId, FileState>,
+        directories: Vec<Directory>,
+        in_flight: Option<(FileId, FileOp)>,
+    ) -> State {
         State {
-            files: files.map(|(id, file)| (*id, closed(file))).collect(),
-            directories: self.directories.clone(),
+            files,
+            directories,
             next_file: self.next_file,
             next_order: self.next_order,
-            in_flight: None,
+            in_flight,
             locks: BTreeMap::new(),
             faults: Faults::default(),
             clock_ms: self.clock_ms,
             random: self.random.clone(),
             capacity: self.capacity,
             refuses_hard_links: self.refuses_hard_links,
-        }
-    }
-
-    fn lose_volatile(&mut self) {
-        for file in self.files.values_mut() {
-            *file = FileState {
-                durable: mem::take(&mut file.durable),
-                ..FileState::default()
-            };
-        }
-        for directory in &mut self.directories {
-            *directory = Directory {
-                durable: mem::take(&mut directory.durable),
-                ..Directory::default()
-            };
+            moments: None,
         }
     }
 
@@ -250,22 +262,26 @@ impl State {
     fn survive(&mut self, change: &Change<'_>, fate: Fate) {
         match (change, fate) {
             (_, Fate::Lost) => {}
-            (Change::Directory(id, op), _) => op.apply(&mut self.directories[id.0].durable),
+            (Change::Directory(id, op), _) => {
+                op.apply(Arc::make_mut(&mut self.directories[id.0].durable))
+            }
             (Change::File(id, FileOp::Write { offset, bytes }), Fate::Torn(seed)) => {
-                let content = &mut self.file_mut(*id).durable;
+                let content = Arc::make_mut(&mut self.file_mut(*id).durable);
                 tear(content, *offset as usize, bytes, &mut Rng::new(seed));
             }
-            (Change::File(id, op), _) => op.apply(&mut self.file_mut(*id).durable),
+            (Change::File(id, op), _) => {
+                op.apply(Arc::make_mut(&mut self.file_mut(*id).durable));
+            }
         }
     }
 
     /// Shows what is durable.
     fn settle(&mut self) {
         for file in self.files.values_mut() {
-            file.volatile.clone_from(&file.durable);
+            file.volatile = Arc::clone(&file.durable);
         }
         for directory in &mut self.directories {
-            directory.volatile.clone_from(&directory.durable);
+            directory.volatile = Arc::clone(&directory.durable);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! durable at once, along with what was unsynced there.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::SimDisk;
 use super::directory::Target;
@@ -22,7 +23,7 @@ impl SimDisk {
         let entries = state.directories[dir.0].volatile.iter();
         entries
             .filter_map(|(name, target)| match target {
-                Target::File(id) => Some((name.clone(), state.file(*id).volatile.clone())),
+                Target::File(id) => Some((name.clone(), state.file(*id).volatile.to_vec())),
                 Target::Directory(_) => None,
             })
             .collect()
@@ -32,7 +33,7 @@ impl SimDisk {
     pub fn read_raw(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
         let id = state.file_at(path).ok()?;
-        Some(state.file(id).volatile.clone())
+        Some(state.file(id).volatile.to_vec())
     }
 
     /// Flips the bits of the byte at `offset` that are set in `xor`.
@@ -87,7 +88,7 @@ impl SimDisk {
         match removed {
             Ok((id, dir, name)) => {
                 let directory = &mut state.directories[dir.0];
-                directory.volatile.remove(&name);
+                Arc::make_mut(&mut directory.volatile).remove(&name);
                 directory.sync();
                 state.forget_unreachable(id);
             }
@@ -99,7 +100,7 @@ impl SimDisk {
         let mut state = self.state();
         match state.file_at(path) {
             Ok(id) => {
-                let mut bytes = state.file(id).volatile.clone();
+                let mut bytes = state.file(id).volatile.to_vec();
                 change(&mut bytes);
                 state.replace_bytes(id, bytes);
             }

@@ -2,6 +2,7 @@
 //! that both together show.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::file::FileId;
 
@@ -60,21 +61,21 @@ impl DirOp {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
-    pub(super) durable: Entries,
-    pub(super) volatile: Entries,
+    pub(super) durable: Arc<Entries>,
+    pub(super) volatile: Arc<Entries>,
     /// What a sync will make durable, each with its place in the order of all changes.
     pub(super) unsynced: Vec<(u64, DirOp)>,
 }
 
 impl Directory {
     pub(super) fn change(&mut self, order: u64, op: DirOp) {
-        op.apply(&mut self.volatile);
+        op.apply(Arc::make_mut(&mut self.volatile));
         self.unsynced.push((order, op));
     }
 
     pub(super) fn sync(&mut self) {
         self.unsynced.clear();
-        self.durable.clone_from(&self.volatile);
+        self.durable = Arc::clone(&self.volatile);
     }
 
     /// Everything that a name stands for, or may stand for after a crash.

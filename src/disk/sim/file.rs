@@ -19,7 +19,7 @@ pub(super) struct FileId(pub(super) u64);
 /// A change of a file's bytes or length.
 #[derive(Clone, Debug)]
 pub(super) enum FileOp {
-    Write { offset: u64, bytes: Vec<u8> },
+    Write { offset: u64, bytes: Arc<[u8]> },
     SetLen { len: u64 },
     Preallocate { len: u64 },
 }
@@ -52,8 +52,8 @@ impl FileOp {
     /// The same write, without the bytes after the first `len`; nothing for other changes.
     fn cut(self, len: u64) -> Option<FileOp> {
         match self {
-            FileOp::Write { offset, mut bytes } if len > 0 => {
-                bytes.truncate(len as usize);
+            FileOp::Write { offset, bytes } if len > 0 => {
+                let bytes = bytes[..len as usize].into();
                 Some(FileOp::Write { offset, bytes })
             }
             _ => None,
@@ -68,10 +68,11 @@ pub(super) fn grow(content: &mut Vec<u8>, len: usize) {
     }
 }
 
+/// Contents are shared between copies of a disk until one of them changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileState {
-    pub(super) durable: Vec<u8>,
-    pub(super) volatile: Vec<u8>,
+    pub(super) durable: Arc<Vec<u8>>,
+    pub(super) volatile: Arc<Vec<u8>>,
     /// What a sync will apply to `durable`, each with its place in the order of all changes.
     pub(super) unsynced: Vec<(u64, FileOp)>,
     /// A sync has to report an error that an earlier one should have reported.
@@ -81,8 +82,9 @@ pub(super) struct FileState {
 
 impl FileState {
     pub(super) fn with_bytes(bytes: Vec<u8>) -> FileState {
+        let bytes = Arc::new(bytes);
         FileState {
-            durable: bytes.clone(),
+            durable: Arc::clone(&bytes),
             volatile: bytes,
             ..FileState::default()
         }
@@ -90,7 +92,7 @@ impl FileState {
 
     fn sync(&mut self) -> io::Result<()> {
         for (_, op) in self.unsynced.drain(..) {
-            op.apply(&mut self.durable);
+            op.apply(Arc::make_mut(&mut self.durable));
         }
         if mem::take(&mut self.owes_error) {
             return Err(FailKind::Eio.error());
@@ -149,6 +151,7 @@ impl SimFile {
             return Err(ErrorKind::FileTooLarge.into());
         };
         let mut state = self.state();
+        state.note_moment(|| Some((self.id, op.clone())));
         match state.faults.pass(false) {
             Verdict::Go => {}
             Verdict::Stop => {
@@ -209,7 +212,7 @@ impl DiskFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.change(FileOp::Write {
             offset,
-            bytes: bytes.to_vec(),
+            bytes: bytes.into(),
         })
     }
 
@@ -223,6 +226,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.note_moment(|| None);
         match state.faults.pass(true) {
             Verdict::Go => state.file_mut(self.id).sync(),
             Verdict::Stop => Err(power_cut()),

@@ -30,6 +30,7 @@ mod damage;
 mod directory;
 mod fault;
 mod file;
+mod fingerprint;
 mod rng;
 mod state;
 #[cfg(test)]
@@ -104,6 +105,24 @@ impl SimDisk {
         self.state().faults.stop_at(op);
     }
 
+    /// Keeps, from now on, the moment of each operation that changes the disk, for
+    /// [`take_moments`](SimDisk::take_moments). Forgets those that were kept before.
+    pub fn keep_moments(&self) {
+        self.state().moments = Some(Vec::new());
+    }
+
+    /// The moments that were kept, in order, and keeps no more: for each operation a disk on which
+    /// [`crash_plans`](SimDisk::crash_plans) and [`crash`](SimDisk::crash) say what a power cut
+    /// during that operation may leave, as after [`stop_at`](SimDisk::stop_at). So one run shows
+    /// what otherwise takes as many runs as there are operations.
+    pub fn take_moments(&self) -> Vec<SimDisk> {
+        let moments = self.state().moments.take().unwrap_or_default();
+        let disk = |state| SimDisk {
+            state: Arc::new(Mutex::new(state)),
+        };
+        moments.into_iter().map(disk).collect()
+    }
+
     /// Makes the operation fail that changes the disk as number `op` from now on, counted from
     /// 0; and unless it is only `once`, all that follow. Replaces an earlier call.
     pub fn fail_at(&self, op: u64, kind: FailKind, once: bool) {
@@ -168,7 +187,7 @@ impl Disk for SimDisk {
                 Some(Target::File(_)) => return Err(ErrorKind::NotADirectory.into()),
                 Some(Target::Directory(id)) => (*id, parent.durable.contains_key(&name)),
                 None => {
-                    state.faults.change()?;
+                    state.change()?;
                     let id = DirId(state.directories.len());
                     state.directories.push(Directory::default());
                     let target = Target::Directory(id);
@@ -177,7 +196,7 @@ impl Disk for SimDisk {
                 }
             };
             if !is_durable {
-                state.faults.change()?;
+                state.change()?;
                 state.directories[at.0].sync();
             }
             at = next;
@@ -201,7 +220,7 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
         let mut state = self.state();
         let id = if mode == OpenMode::CreateNew {
-            state.faults.change()?;
+            state.change()?;
             let (dir, name) = state.split(path)?;
             if state.directories[dir.0].volatile.contains_key(&name) {
                 return Err(ErrorKind::AlreadyExists.into());
@@ -220,7 +239,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.change()?;
+        state.change()?;
         let target = Target::File(state.file_at(from)?);
         let (from, _) = state.split(from)?;
         let (dir, to) = state.split(to)?;
@@ -242,7 +261,7 @@ impl Disk for SimDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.change()?;
+        state.change()?;
         if state.refuses_hard_links {
             return Err(ErrorKind::CrossesDevices.into());
         }
@@ -269,7 +288,7 @@ impl Disk for SimDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.change()?;
+        state.change()?;
         let target = Target::File(state.file_at(path)?);
         let (dir, name) = state.split(path)?;
         state.change_dir(dir, DirOp::Unlink { name, target });
@@ -278,7 +297,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.change()?;
+        state.change()?;
         let dir = state.directory(dir)?;
         state.directories[dir.0].sync();
         state.forget_all_unreachable();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::{DirId, DirOp, Directory, Target};
 use super::fault::Faults;
@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) random: Rng,
     pub(super) capacity: Option<u64>,
     pub(super) refuses_hard_links: bool,
+    /// What each operation would have left behind, had the power failed during it.
+    pub(super) moments: Option<Vec<State>>,
 }
 
 pub(super) fn lock_state(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -52,7 +54,23 @@ impl State {
             random: Rng::new(seed),
             capacity: None,
             refuses_hard_links: false,
+            moments: None,
         }
+    }
+
+    /// Keeps this moment, before an operation that may change something, if moments are kept. A
+    /// write could survive in part.
+    pub(super) fn note_moment(&mut self, in_flight: impl FnOnce() -> Option<(FileId, FileOp)>) {
+        if self.moments.is_some() && self.faults.alive().is_ok() {
+            let moment = self.without_processes(in_flight());
+            self.moments.as_mut().expect("just seen").push(moment);
+        }
+    }
+
+    /// The gate of operations that change something and can only happen or not.
+    pub(super) fn change(&mut self) -> io::Result<()> {
+        self.note_moment(|| None);
+        self.faults.change()
     }
 
     pub(super) fn file(&self, id: FileId) -> &FileState {
@@ -79,7 +97,7 @@ impl State {
     pub(super) fn change_file(&mut self, id: FileId, op: FileOp) {
         let order = self.next_order();
         let file = self.file_mut(id);
-        op.apply(&mut file.volatile);
+        op.apply(Arc::make_mut(&mut file.volatile));
         file.unsynced.push((order, op));
     }
 
@@ -93,8 +111,8 @@ impl State {
         let (dir, name) = self.split(path)?;
         let target = Target::File(self.new_file(FileState::with_bytes(bytes)));
         let directory = &mut self.directories[dir.0];
-        directory.durable.insert(name.clone(), target);
-        directory.volatile.insert(name, target);
+        Arc::make_mut(&mut directory.durable).insert(name.clone(), target);
+        Arc::make_mut(&mut directory.volatile).insert(name, target);
         self.forget_all_unreachable();
         Ok(())
     }
