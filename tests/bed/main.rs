@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod aftermath;
 mod checkpoint_faults;
 mod combinations;
 #[path = "../common/mod.rs"]
