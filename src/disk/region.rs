@@ -9,6 +9,7 @@
 //! needs neither a lock nor a reference count.
 
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +46,18 @@ enum Backing {
     Heap {
         _bytes: Vec<u8>,
     },
+    /// Of a simulated map, a part of which cannot be read. The region's own `len` is 0, so that
+    /// every access to it comes to [`Region::touch`], and accesses to others pay nothing.
+    #[cfg(any(test, feature = "sim"))]
+    Faulty(Faulty),
+}
+
+#[cfg(any(test, feature = "sim"))]
+struct Faulty {
+    bytes: Box<[u8]>,
+    bad: Vec<Range<usize>>,
+    /// What becomes of a process that touches them; it does not return.
+    fault: Box<dyn Fn() + Send + Sync>,
 }
 
 // SAFETY: the bytes below `len` are never written again (invariant 1) and those above it are
@@ -91,10 +104,61 @@ impl Region {
         }
     }
 
+    /// A simulated map: whoever touches one of the `bad` bytes comes to `fault`.
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::disk) fn faulty(
+        bytes: Vec<u8>,
+        bad: Vec<Range<usize>>,
+        fault: Box<dyn Fn() + Send + Sync>,
+    ) -> Region {
+        Region {
+            base: NonNull::dangling(),
+            len: AtomicUsize::new(0),
+            capacity: bytes.len(),
+            backing: Backing::Faulty(Faulty {
+                bytes: bytes.into_boxed_slice(),
+                bad,
+                fault,
+            }),
+        }
+    }
+
     /// How many bytes can be read.
     #[inline]
     pub fn len(&self) -> usize {
+        match self.published() {
+            0 => self.touch(0..0).map_or(0, <[u8]>::len),
+            len => len,
+        }
+    }
+
+    /// How many bytes can be read from `base` on.
+    #[inline]
+    fn published(&self) -> usize {
         self.len.load(Ordering::Acquire)
+    }
+
+    /// All bytes of a faulty region, of which those in the range are about to be read; `None` of
+    /// any other region.
+    #[cold]
+    #[cfg(any(test, feature = "sim"))]
+    fn touch(&self, range: Range<usize>) -> Option<&[u8]> {
+        let Backing::Faulty(faulty) = &self.backing else {
+            return None;
+        };
+        let is_hit = |bad: &Range<usize>| bad.start < range.end && range.start < bad.end;
+        if faulty.bad.iter().any(is_hit) {
+            (faulty.fault)();
+        }
+        Some(&faulty.bytes)
+    }
+
+    /// There are no faulty regions outside of tests.
+    #[cfg(not(any(test, feature = "sim")))]
+    #[expect(clippy::unused_self, reason = "tests look at the region")]
+    #[inline]
+    fn touch(&self, _: Range<usize>) -> Option<&[u8]> {
+        None
     }
 
     /// Whether there is nothing to read.
@@ -111,8 +175,8 @@ impl Region {
     #[inline]
     pub fn slice(&self, offset: usize, len: usize) -> Option<&[u8]> {
         let end = offset.checked_add(len)?;
-        if end > self.len() {
-            return None;
+        if end > self.published() {
+            return self.touch(offset..end)?.get(offset..end);
         }
         // SAFETY: `base` is valid for `capacity` bytes while `self` lives (kept by `backing`),
         // `end <= len <= capacity`, and bytes below `len` are initialised and never written again
@@ -127,7 +191,7 @@ impl Region {
             Backing::Map { .. } | Backing::Anonymous { .. } => {
                 resident::resident_bytes(self.as_ref())
             }
-            Backing::Memory { .. } | Backing::Heap { .. } => None,
+            _ => None,
         }
     }
 
@@ -135,7 +199,7 @@ impl Region {
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
-        if offset < self.len() {
+        if offset < self.published() {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: prefetching reads nothing, and the address is inside the region.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast()) };
@@ -147,7 +211,10 @@ impl Region {
     /// All bytes from `offset` on.
     #[inline]
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
-        let len = self.len().checked_sub(offset)?;
+        let Some(len) = self.published().checked_sub(offset) else {
+            // How much of it will be read is not known; one byte at least.
+            return self.touch(offset..offset.checked_add(1)?)?.get(offset..);
+        };
         // SAFETY: as for `slice`, with the same end: `offset + len` is what `len` was.
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
@@ -155,7 +222,10 @@ impl Region {
 
 impl AsRef<[u8]> for Region {
     fn as_ref(&self) -> &[u8] {
-        self.tail(0).unwrap_or_default()
+        match self.tail(0) {
+            Some([]) => self.touch(0..self.capacity).unwrap_or_default(),
+            all => all.unwrap_or_default(),
+        }
     }
 }
 

@@ -144,7 +144,11 @@ impl<D: Disk> Segment<D> {
         };
         let remaining = data_len.saturating_sub(offset) as usize;
         let mut bytes = vec![0; remaining.min(FIRST_PREAD_LEN)];
-        read(&mut bytes, offset)?;
+        if read(&mut bytes, offset).is_err() {
+            // What cannot be read may be behind the record.
+            bytes.truncate(RECORD_HEADER_LEN);
+            read(&mut bytes, offset)?;
+        }
         let head = bytes
             .first_chunk::<RECORD_HEADER_LEN>()
             .ok_or(Invalid::Short);

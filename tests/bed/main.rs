@@ -18,5 +18,7 @@ mod faults;
 mod follower;
 mod ghosts;
 mod kill;
+mod late_sync;
 mod layer;
+mod map_faults;
 mod model;

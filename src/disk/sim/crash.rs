@@ -225,6 +225,7 @@ impl State {
     fn without_volatile(&self) -> State {
         let durable = |file: &FileState| FileState {
             durable: Arc::clone(&file.durable),
+            unreadable: file.unreadable.clone(),
             ..FileState::default()
         };
         let files = self.files.iter();

@@ -3,6 +3,7 @@
 //! None of this counts as an operation, fails on command or needs a sync: what it touches is
 //! durable at once, along with what was unsynced there.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +47,36 @@ impl SimDisk {
             Some(byte) => *byte ^= xor,
             None => panic!("{} has no byte {offset}", path.display()),
         });
+    }
+
+    /// From now on the medium cannot read these bytes of a file: reading any of them is an I/O
+    /// error, whatever has been written there meanwhile, and a map that is made of them is a trap.
+    /// To look at one of them through it is what a fault in a map is, the end of the process: the
+    /// thread panics, and of everything that it or another thread still tries nothing gets to the
+    /// disk. [`crash`](SimDisk::crash) tells what is on it.
+    ///
+    /// How much a reader looks at is known of it only where it asks for a number of bytes, or for
+    /// all; where it asks for the rest of a file, that it looks at the first byte of that.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such file.
+    pub fn lose_sectors(&self, path: &Path, bytes: Range<u64>) {
+        let mut state = self.state();
+        match state.file_at(path) {
+            Ok(id) => {
+                let bad = bytes.start as usize..bytes.end as usize;
+                state.file_mut(id).unreadable.push(bad);
+            }
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+
+    /// The medium can read everything again.
+    pub fn find_sectors(&self) {
+        for file in self.state().files.values_mut() {
+            file.unreadable.clear();
+        }
     }
 
     /// Cuts a file, or extends it with zeros.

@@ -98,6 +98,11 @@ impl Faults {
         self.stop_at = Some(self.ops.saturating_add(op));
     }
 
+    /// Fails everything from now on.
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
     pub(super) fn fail_at(&mut self, op: u64, kind: FailKind, once: bool) {
         self.fail = Some(Plan {
             at: self.ops.saturating_add(op),

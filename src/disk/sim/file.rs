@@ -2,6 +2,7 @@
 //! together show to a reader.
 
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::{fmt, mem};
 
@@ -78,6 +79,8 @@ pub(super) struct FileState {
     /// A sync has to report an error that an earlier one should have reported.
     pub(super) owes_error: bool,
     pub(super) handle_count: usize,
+    /// What the medium cannot read any more.
+    pub(super) unreadable: Vec<Range<usize>>,
 }
 
 impl FileState {
@@ -198,8 +201,14 @@ impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.faults.read()?;
-        let content = &state.file(self.id).volatile;
+        let file = state.file(self.id);
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buf.len());
+        let is_hit = |bad: &Range<usize>| bad.start < end && start < bad.end;
+        if file.unreadable.iter().any(is_hit) {
+            return Err(FailKind::Eio.error());
+        }
+        let content = &file.volatile;
         let bytes = content.get(start..).and_then(|rest| rest.get(..buf.len()));
         match bytes {
             Some(bytes) => buf.copy_from_slice(bytes),
@@ -238,10 +247,20 @@ impl DiskFile for SimFile {
     fn map(&self, len: usize) -> io::Result<Region> {
         let mut state = self.state();
         state.faults.read()?;
-        match state.file(self.id).volatile.get(..len) {
-            Some(bytes) => Ok(Region::from_vec(bytes.to_vec())),
-            None => Err(ErrorKind::UnexpectedEof.into()),
+        let file = state.file(self.id);
+        let bytes = file.volatile.get(..len).ok_or(ErrorKind::UnexpectedEof)?;
+        if file.unreadable.is_empty() {
+            return Ok(Region::from_vec(bytes.to_vec()));
         }
+        let disk = Arc::clone(&self.state);
+        let fault = move || {
+            // Whatever else the process does, while the thread unwinds or on other threads, comes
+            // to the disk no more.
+            lock_state(&disk).faults.stop();
+            panic!("simulated SIGBUS: a mapped byte cannot be read");
+        };
+        let bad = file.unreadable.clone();
+        Ok(Region::faulty(bytes.to_vec(), bad, Box::new(fault)))
     }
 }
 

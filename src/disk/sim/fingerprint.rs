@@ -80,6 +80,11 @@ impl Print {
         let file = state.file(id);
         self.bytes(&file.durable);
         self.bytes(&file.volatile);
+        self.number(file.unreadable.len() as u64);
+        for bad in &file.unreadable {
+            self.number(bad.start as u64);
+            self.number(bad.end as u64);
+        }
         self.number(file.unsynced.len() as u64);
         for (order, op) in &file.unsynced {
             self.number(*order);

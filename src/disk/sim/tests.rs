@@ -1,5 +1,7 @@
 //! The simulated disk itself, tested: a crash test is worth as much as the disk under it.
 
+mod moments;
+
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
