@@ -185,13 +185,15 @@ fn commandstats(shared: &Shared, lines: &mut Lines) {
         }
         let micros = figures.time.as_micros();
         let per_call = figures.time.as_secs_f64() * 1e6 / figures.calls.max(1) as f64;
-        let value = format_args!(
-            "calls={},usec={micros},usec_per_call={per_call:.2},rejected_calls={},failed_calls={}",
-            figures.calls, figures.rejected, figures.failed,
-        );
         // The names of subcommands have a bar in them, as here.
         let name = format!("cmdstat_{}", known.command.name);
-        lines.add(&name, value);
+        lines.add(
+            &name,
+            format_args!(
+                "calls={},usec={micros},usec_per_call={per_call:.2},rejected_calls={},failed_calls={}",
+                figures.calls, figures.rejected, figures.failed,
+            ),
+        );
     }
 }
 
