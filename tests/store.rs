@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crabkv::{Error, Modification, ReadMode, Store, Verify, WriteBatch};
+use crabkv::{Error, Modification, Store, Verify, WriteBatch};
 use std::time::{Duration, SystemTime};
 
 fn open(dir: &tempfile::TempDir) -> Store {
@@ -169,9 +169,11 @@ fn what_a_flush_could_not_write_is_read_and_written_before_what_came_later() {
     assert_eq!(read(&store, "old"), None);
 }
 
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(any(target_os = "linux", target_os = "macos"))] // they have mincore
 #[test]
 fn what_was_just_read_is_resident_and_never_more_than_is_mapped() {
+    use crabkv::ReadMode;
+
     let dir = tempfile::tempdir().unwrap();
     let open = |mode| {
         Store::builder(dir.path())

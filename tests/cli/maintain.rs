@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::Output;
+#[cfg(unix)]
+use std::process::{Child, Stdio};
+#[cfg(unix)]
 use std::time::{Duration, Instant};
 
 use crabkv::Store;
@@ -375,7 +378,7 @@ fn reports_on_a_store_that_is_not_there_say_so() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has /dev/full
 #[test]
 fn a_report_that_cannot_be_written_is_a_failure() {
     let dir = tempdir().unwrap();
@@ -396,7 +399,7 @@ fn a_report_that_cannot_be_written_is_a_failure() {
 }
 
 /// A limit on the size of files stands for a disk without room: it needs no rights.
-#[cfg(unix)]
+#[cfg(unix)] // it has a limit on the size of files
 #[test]
 fn without_room_nothing_is_half_done_and_it_can_be_done_again() {
     let dir = tempdir().unwrap();
@@ -485,7 +488,7 @@ fn has_new_segments(dir: &Path, known: &[PathBuf]) -> bool {
     paths.any(|path| path.extension().is_some_and(|e| e == "seg") && !known.contains(&path))
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn ctrl_c_ends_long_work_with_130_and_leaves_everything_good() {
     let dir = tempdir().unwrap();
@@ -534,7 +537,7 @@ fn ctrl_c_ends_long_work_with_130_and_leaves_everything_good() {
 }
 
 /// Where hard links are possible there is next to nothing to interrupt.
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has /dev/shm and signals
 #[test]
 fn ctrl_c_ends_a_backup_that_goes_on_from_there() {
     use std::os::unix::fs::MetadataExt;
@@ -605,7 +608,7 @@ fn every_command_has_a_man_page_and_is_completed() {
     misused(&run(&dir, "completions tcsh"));
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has bash
 #[test]
 fn bash_accepts_its_completions() {
     let dir = tempdir().unwrap();

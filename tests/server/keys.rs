@@ -145,8 +145,8 @@ fn patterns_match_the_keys_that_they_match_in_redis() {
     };
     for _ in 0..300 {
         let key = word(br"ab-]\*[^", 6);
-        ours.call(&[b"SET", &key[..], b"x"]);
-        theirs.call(&[b"SET", &key[..], b"x"]);
+        ours.call(&[&b"SET"[..], &key, b"x"]);
+        theirs.call(&[&b"SET"[..], &key, b"x"]);
     }
     let sorted = |reply| {
         let Reply::Array(items) = reply else {
@@ -158,8 +158,8 @@ fn patterns_match_the_keys_that_they_match_in_redis() {
     };
     for _ in 0..2000 {
         let pattern = word(br"ab-]\*[^?a*", 9);
-        let our = sorted(ours.call(&[b"KEYS", &pattern[..]]));
-        let their = sorted(theirs.call(&[b"KEYS", &pattern[..]]));
+        let our = sorted(ours.call(&[&b"KEYS"[..], &pattern]));
+        let their = sorted(theirs.call(&[&b"KEYS"[..], &pattern]));
         assert_eq!(our, their, "KEYS {}", pattern.escape_ascii());
     }
 }
@@ -341,7 +341,7 @@ fn redis_restores_what_is_dumped_here_and_the_other_way_round() {
     // Only strings are values here.
     clients[1].ask("RPUSH list a b");
     let list = bulk(clients[1].ask("DUMP list"));
-    let refused = clients[0].call(&[b"RESTORE", &b"list"[..], b"0", &list]);
+    let refused = clients[0].call(&[&b"RESTORE"[..], b"list", b"0", &list]);
     assert_eq!(refused, error("ERR Bad data format"));
 }
 

@@ -33,7 +33,7 @@ fn everything(mut stream: TcpStream) -> Vec<u8> {
 }
 
 fn set(key: &str, value: &[u8]) -> Vec<u8> {
-    request(&[b"SET", key.as_bytes(), value])
+    request(&[&b"SET"[..], key.as_bytes(), value])
 }
 
 /// Requests that are none, with the errors that they get.
@@ -162,7 +162,7 @@ fn arguments_count_in_sum_and_the_most_of_them_is_an_option() {
     assert_eq!(server.resp().ask("PING"), simple("PONG"));
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it tells in /proc what memory a process has
 #[test]
 fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
     let dir = tempdir().unwrap();
@@ -452,7 +452,7 @@ fn a_client_that_never_reads_is_not_read_from_and_closed_in_the_end() {
     let server = Running::start(dir.path(), &["--write-timeout", "3s"]);
     let mut other = server.resp();
     let value = vec![b'v'; MIB];
-    assert_eq!(other.call(&[b"SET", &b"big"[..], &value]), simple("OK"));
+    assert_eq!(other.call(&[&b"SET"[..], b"big", &value]), simple("OK"));
     #[cfg(target_os = "linux")]
     let before = own_memory(server.pid());
     let mut deaf = server.resp();
@@ -492,7 +492,7 @@ fn a_client_that_reads_slowly_gets_everything() {
     let server = Running::start(dir.path(), &["--write-timeout", "1s"]);
     let mut client = server.resp();
     let value = vec![b'v'; MIB];
-    assert_eq!(client.call(&[b"SET", &b"big"[..], &value]), simple("OK"));
+    assert_eq!(client.call(&[&b"SET"[..], b"big", &value]), simple("OK"));
     client.send(&request(&["GET", "big"]).repeat(32));
     let mut left = 32 * (MIB + "$1048576\r\n\r\n".len());
     let mut chunk = vec![0; MIB];
@@ -505,7 +505,7 @@ fn a_client_that_reads_slowly_gets_everything() {
     assert_eq!(client.ask("PING"), simple("PONG"));
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has a limit on descriptors, for one process
 #[test]
 fn connections_do_not_take_the_last_descriptors() {
     let dir = tempdir().unwrap();
@@ -555,7 +555,7 @@ fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has a limit on descriptors, for one process
 #[test]
 fn without_descriptors_accepting_waits_and_the_others_go_on() {
     let dir = tempdir().unwrap();

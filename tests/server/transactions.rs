@@ -435,7 +435,7 @@ fn what_is_queued_without_end_is_refused() {
     client.ask("MULTI");
     let value = vec![b'x'; 8 << 20];
     let replies: Vec<_> = (0..10)
-        .map(|_| client.call(&[b"SET", &b"a"[..], &value]))
+        .map(|_| client.call(&[&b"SET"[..], b"a", &value]))
         .collect();
     assert_eq!(replies[0], simple("QUEUED"));
     let refused = error("ERR the transaction is too large: 67108864 bytes can be queued");
