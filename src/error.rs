@@ -446,7 +446,7 @@ mod tests {
         ));
     }
 
-    #[cfg(unix)]
+    #[cfg(unix)] // the numbers of its errors
     #[test]
     fn too_many_open_files_is_a_limit_and_not_io() {
         let error = Error::io("open", Path::new("x"), io::Error::from_raw_os_error(24));

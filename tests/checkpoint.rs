@@ -439,7 +439,7 @@ fn the_stores_own_directory_is_refused() {
     assert!(disk.list(Path::new("/db/backup")).is_err());
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // symbolic links take rights on Windows
 #[test]
 fn the_stores_own_directory_is_refused_behind_a_symbolic_link() {
     let parent = tempfile::tempdir().unwrap();

@@ -314,3 +314,35 @@ fn every_unsafe_block_says_why_it_is_sound() {
     }
     none(&complaints, "unsafe code without a SAFETY comment");
 }
+
+/// `.ci/windows` tells from this what it leaves out.
+#[test]
+fn a_test_that_is_not_for_every_system_says_why() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(&root.join("src"), &mut paths);
+    collect(&root.join("tests"), &mut paths);
+    let mut complaints = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+        let is_test = |line: &str| {
+            line == "#[test]" || line.starts_with("mod ") && !path.starts_with(root.join("src"))
+        };
+        for (at, pair) in lines.windows(2).enumerate() {
+            let [condition, below] = pair else { continue };
+            let is_of_systems = condition.starts_with("#[cfg(")
+                && ["unix", "windows", "target_os"]
+                    .iter()
+                    .any(|name| condition.contains(name));
+            if is_of_systems && is_test(below) && !condition.contains(")] // ") {
+                let name = path.strip_prefix(root).unwrap().display();
+                complaints.push(format!("{name}:{}: {condition}", at + 1));
+            }
+        }
+    }
+    none(
+        &complaints,
+        "a test for some systems only, without a reason",
+    );
+}

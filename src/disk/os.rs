@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(file.len().unwrap(), 10_000);
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(target_os = "linux")] // elsewhere nothing is reserved
     #[test]
     fn a_refused_preallocation_leaves_the_length() {
         let dir = temp_dir();
@@ -608,7 +608,7 @@ mod tests {
         assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
     }
 
-    #[cfg(unix)]
+    #[cfg(unix)] // Windows does not remove a file that is open
     #[test]
     fn a_look_sees_a_lock_whose_file_was_removed() {
         let dir = temp_dir();
@@ -642,7 +642,7 @@ mod tests {
     }
 
     /// On Windows a lock file cannot be removed while it is held.
-    #[cfg(unix)]
+    #[cfg(unix)] // Windows does not remove a file that is open
     #[test]
     fn removing_the_lock_file_does_not_give_the_lock_away() {
         let dir = temp_dir();
@@ -657,7 +657,7 @@ mod tests {
     }
 
     /// What a file system without locks on directories relies on.
-    #[cfg(unix)]
+    #[cfg(unix)] // Windows does not remove a file that is open
     #[test]
     fn a_lock_file_removed_before_it_was_locked_is_noticed() {
         let dir = temp_dir();
@@ -679,7 +679,7 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
+    #[cfg(unix)] // Windows has no directories that are read-only
     #[test]
     fn locking_in_a_read_only_directory_fails_and_makes_nothing() {
         use std::os::unix::fs::PermissionsExt;

@@ -139,7 +139,7 @@ fn what_was_a_checkpoint_and_has_lost_its_manifest_is_not_overwritten() {
     assert_eq!(before, after);
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // symbolic links take rights on Windows
 #[test]
 fn a_place_inside_of_the_damaged_store_is_refused_by_whatever_path() {
     let parent = tempfile::tempdir().unwrap();

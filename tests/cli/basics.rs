@@ -102,7 +102,7 @@ fn a_value_goes_through_pipes_byte_for_byte() {
     }
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // arguments are UTF-16 on Windows
 #[test]
 fn keys_and_values_need_not_be_unicode() {
     use std::ffi::OsStr;
@@ -231,7 +231,7 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
 }
 
 /// On Windows a command line cannot be as long as that.
-#[cfg(unix)]
+#[cfg(unix)] // a command line has at most 32,767 characters on Windows
 #[test]
 fn a_key_that_is_too_long_is_a_usage_error() {
     let dir = tempdir().unwrap();
@@ -290,7 +290,7 @@ fn a_closed_pipe_ends_it_quietly() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has /dev/full
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
     let dir = tempdir().unwrap();

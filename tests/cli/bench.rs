@@ -229,7 +229,7 @@ fn more_than_the_disk_has_room_for_is_refused_at_once() {
     assert!(is_empty(&dir));
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn an_interrupted_run_leaves_nothing_behind_and_exits_with_130() {
     use std::process::{Command, Stdio};

@@ -129,7 +129,7 @@ fn keys_ended_by_nul_are_raw() {
     assert_eq!(sorted(run(&dir, "keys")), [r"\xff\t", r"a b\n", "c"]);
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has xargs
 #[test]
 fn keys_go_through_xargs_to_another_verb() {
     let dir = store_of(&[(b"tmp:a b", b"1"), (b"tmp:'\"\n", b"2"), (b"keep", b"3")]);

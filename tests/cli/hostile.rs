@@ -31,7 +31,7 @@ fn keys_that_turn_the_direction_of_text_are_escaped() {
     assert_eq!(json(run(&dir, "keys --json"))["key"], key);
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has pipes with names in directories
 #[test]
 fn a_pipe_is_written_to_and_not_replaced() {
     use std::os::unix::fs::FileTypeExt;
@@ -75,7 +75,7 @@ fn a_directory_is_no_file_to_write_to_even_with_consent() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has modes and symbolic links
 #[test]
 fn a_file_that_is_replaced_keeps_its_permissions_and_the_links_to_it() {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -146,7 +146,7 @@ fn quiet_verbs_that_do_something_say_nothing() {
 }
 
 /// A dump without its end is refused by whoever reads it.
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn an_export_that_is_interrupted_does_not_look_complete() {
     use std::io::Read;
@@ -180,7 +180,7 @@ fn an_export_that_is_interrupted_does_not_look_complete() {
 
 /// As `crabkv import` at a terminal does, by somebody who forgot the file. What was read of a line
 /// could be taken for all of it.
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn an_import_that_waits_for_input_ends_at_ctrl_c_without_half_a_record() {
     use std::io::Write;

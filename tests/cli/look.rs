@@ -252,7 +252,7 @@ fn of_hundreds_of_segments_those_with_the_most_to_give_are_shown() {
     assert_eq!(rows(&shown(&dir, "stats --all")).len(), count);
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn watching_gives_a_line_of_json_at_each_look_until_it_is_interrupted() {
     use std::io::{BufRead, BufReader};
@@ -617,7 +617,7 @@ fn a_store_of_a_newer_version_is_newer_for_the_doctor_too() {
 }
 
 /// Root may read everything.
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has modes
 #[test]
 fn a_directory_that_may_not_be_read_is_a_finding() {
     use std::os::unix::fs::PermissionsExt as _;

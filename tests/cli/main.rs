@@ -5,10 +5,10 @@
 
 mod basics;
 mod bench;
-#[cfg(unix)]
+#[cfg(unix)] // a shell runs the examples
 mod docs;
 mod everyday;
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it mounts a small disk in memory
 mod full_disk;
 mod hostile;
 mod look;

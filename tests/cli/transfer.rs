@@ -200,7 +200,7 @@ fn a_reader_who_leaves_ends_an_export_quietly() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it has /dev/full
 #[test]
 fn a_full_disk_is_no_closed_pipe() {
     let dir = tempdir().unwrap();
@@ -376,7 +376,7 @@ fn importing(dir: &tempfile::TempDir, arguments: &[&str]) -> std::process::Child
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn ctrl_c_ends_an_import_with_what_was_read() {
     use std::io::Write;
@@ -421,7 +421,7 @@ fn memory_kib(child: &std::process::Child, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it tells the most memory that a process had
 #[test]
 fn the_memory_of_reading_does_not_grow_with_the_records() {
     use std::io::Write;
@@ -461,7 +461,7 @@ fn the_memory_of_reading_does_not_grow_with_the_records() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it tells the most memory that a process had
 #[test]
 fn the_memory_of_writing_does_not_grow_with_the_records() {
     let dir = tempdir().unwrap();

@@ -199,7 +199,7 @@ fn what_was_answered_is_there_after_a_kill() {
     }
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn it_ends_in_good_order_when_it_is_told_to() {
     for signal in ["-TERM", "-INT"] {

@@ -86,7 +86,7 @@ pub(crate) fn own_memory(pid: u32) -> u64 {
     kib * 1024
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // it tells in /proc what memory and descriptors a process has
 #[test]
 fn idle_connections_cost_little_and_busy_ones_leave_nothing_behind() {
     const IDLE: usize = 1000;

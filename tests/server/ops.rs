@@ -359,7 +359,7 @@ fn fail_syncs(server: &Running) -> Option<std::process::Child> {
     Some(strace)
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // strace makes its system calls fail
 #[test]
 fn a_failed_sync_turns_health_to_503_and_is_logged_and_counted() {
     let dir = tempdir().unwrap();

@@ -289,7 +289,7 @@ fn one_connection_too_many_is_closed() {
     expect(&mut first, b"+PONG\r\n");
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // it has signals
 #[test]
 fn a_server_that_ends_says_goodbye() {
     let dir = tempdir().unwrap();
