@@ -217,10 +217,12 @@ mod tests {
         fs::create_dir(dir.path().join("backup")).unwrap();
         fs::create_dir(dir.path().join("back up")).unwrap();
         fs::write(dir.path().join("backlog"), "").unwrap();
-        let at = dir.path().display();
+        let at = dir.path().display().to_string();
+        // In quotes a backslash, as in paths of Windows, is the beginning of an escape.
+        let quoted = at.replace('\\', "\\\\");
         assert_eq!(
             completed(&format!("restore {at}/ba")),
-            format!("restore \"{at}/back up/\"|restore {at}/backup/")
+            format!("restore \"{quoted}/back up/\"|restore {at}/backup/")
         );
         assert_eq!(
             completed(&format!("get key --out {at}/backl")),
