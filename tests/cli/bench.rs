@@ -188,7 +188,7 @@ fn the_scratch_directory_is_beside_the_data_directory() {
     let dir = tempdir().unwrap();
     fs::create_dir(dir.path().join("disk")).unwrap();
     let report = json(run(&dir, &format!("-d disk/data {TINY} --json")));
-    let scratch = report["directory"].as_str().unwrap().replace('\\', "/");
+    let scratch = slashed(report["directory"].as_str().unwrap());
     assert!(scratch.starts_with("disk/crabkv-bench-"), "{scratch}");
     assert_eq!(fs::read_dir(dir.path().join("disk")).unwrap().count(), 0);
 }

@@ -191,7 +191,7 @@ fn without_unicode_the_bars_are_ascii_and_mean_the_same() {
         lines.collect::<Vec<_>>().join("\n")
     };
     let unicode = page(shown(&dir, "stats"));
-    let ascii = page(text(run_in(&dir, "C", "stats")));
+    let ascii = page(shown(&dir, "stats --ascii"));
     assert!(ascii.is_ascii(), "{ascii}");
     let translated = unicode
         .replace('█', "#")
@@ -199,7 +199,9 @@ fn without_unicode_the_bars_are_ascii_and_mean_the_same() {
         .replace('▒', "~")
         .replace('×', "x");
     assert_eq!(ascii, translated);
-    assert_eq!(page(shown(&dir, "stats --ascii")), ascii);
+    // A console of Windows shows all of Unicode, whatever the locale.
+    let in_c = page(text(run_in(&dir, "C", "stats")));
+    assert_eq!(in_c, if cfg!(windows) { unicode } else { ascii });
 }
 
 #[test]
@@ -475,7 +477,7 @@ fn damage_is_shown_where_it_is_and_exits_with_4() {
     );
     let output = run(&dir, "doctor");
     assert_eq!(output.status.code(), Some(4));
-    let page = String::from_utf8(output.stdout).unwrap();
+    let page = slashed(&String::from_utf8(output.stdout).unwrap());
     assert!(
         page.contains("fail  segments     data/000000000002.seg at offset 0"),
         "{page}"

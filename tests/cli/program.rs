@@ -80,6 +80,11 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// What was said, with paths as all systems but one write them.
+pub(crate) fn slashed(said: &str) -> String {
+    said.replace('\\', "/")
+}
+
 /// The data directory when nothing else is said.
 pub(crate) fn data(dir: &TempDir) -> PathBuf {
     dir.path().join("data")
