@@ -4,9 +4,6 @@
 //!
 //! A running store cannot show most of these mistakes: its index remembers what the files have
 //! forgotten. So each merge is followed, sooner or later, by an opening from the files alone.
-//!
-//! The numbers of operations and cases are printed; `CRABKV_EFFORT` multiplies the work,
-//! `CRABKV_SEED` runs it again.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +11,10 @@ use std::time::Duration;
 
 use crate::common::hooked::{HookedDisk, beside, merge_step_by_step};
 use crate::common::{
-    Op, Rng, SimStore, State, Write, contents, delete, effort, in_two_threads, put, put_ttl,
-    remove_hints, seal, sealed, seed, show, sim_builder, visible,
+    Op, Rng, SimStore, State, Write, contents, delete, in_two_threads, put, put_ttl, remove_hints,
+    seal, sealed, seed, show, sim_builder, visible,
 };
+use crate::layer::{Layer, say, share};
 use crabkv::SegmentId;
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 
@@ -64,7 +62,6 @@ enum Happened {
 
 #[derive(Debug, Default)]
 struct Counts {
-    operations: AtomicU64,
     writes: AtomicU64,
     merges: AtomicU64,
     /// Merges after which tombstones were left in the store, and those that dropped records.
@@ -146,7 +143,6 @@ impl<'a> Episode<'a> {
     }
 
     fn step(&mut self) {
-        Counts::add(&self.counts.operations, 1);
         match self.rng.below(1000) {
             0..630 => {
                 let write = self.a_write();
@@ -360,31 +356,31 @@ impl Drop for Episode<'_> {
 
 #[test]
 fn a_million_operations_bring_nothing_back() {
-    const EPISODES: u64 = 200;
-    const STEPS: u64 = 5050;
+    const STEPS: u64 = 5000;
+    let layer = Layer::begin("ghosts", "operations", 1_000_000);
     let seed = seed(30);
     let counts = Counts::default();
-    in_two_threads(effort(EPISODES), |number| {
+    in_two_threads(layer.goal().div_ceil(STEPS), |number| {
         let seed = Rng(seed ^ number).next();
         let mut episode = Episode::new(Shape::number(number), seed, &counts);
         for _ in 0..STEPS {
             episode.step();
         }
         episode.reopen();
+        layer.add(STEPS);
     });
-    println!("{counts:?}");
+    let said = format!("{counts:?}");
     // Or it would show nothing.
     let Counts {
-        operations,
         kept_tombstones,
         dropped_records,
         expired,
         ..
     } = counts;
-    assert!(operations.into_inner() >= 1_000_000);
     for count in [kept_tombstones, dropped_records, expired] {
         assert!(count.into_inner() > 0);
     }
+    layer.end(&said);
 }
 
 /// What a history does to a key in a segment.
@@ -517,7 +513,10 @@ fn every_order_of_partial_merges_of_every_short_history_brings_nothing_back() {
         let history: History = (0..SEGMENTS).map(|s| vec![("a", letter(s))]).collect();
         Tree::grow(&history, 48, number, 2, &cases);
     });
-    println!("{} cases", cases.into_inner());
+    say(
+        "ghosts",
+        &format!("{} orders of merges", cases.into_inner()),
+    );
 }
 
 #[test]
@@ -526,7 +525,7 @@ fn every_order_of_partial_merges_of_keys_that_share_a_hash_brings_nothing_back()
     const KEYS: [&str; 3] = ["a", "b", "c"];
     let seed = seed(31);
     let cases = AtomicU64::new(0);
-    in_two_threads(effort(30), |number| {
+    in_two_threads(share(30), |number| {
         let mut rng = Rng(seed ^ number);
         let history: History = (0..4)
             .map(|_| {
@@ -541,7 +540,10 @@ fn every_order_of_partial_merges_of_keys_that_share_a_hash_brings_nothing_back()
             .collect();
         Tree::grow(&history, 1, seed ^ number, 2, &cases);
     });
-    println!("{} cases", cases.into_inner());
+    say(
+        "ghosts",
+        &format!("{} orders of merges", cases.into_inner()),
+    );
 }
 
 fn open_small(disk: &SimDisk) -> SimStore {
