@@ -1,187 +1,486 @@
-//! Real processes: a child writes and says over a pipe what it has written, the parent kills it
-//! at a random moment, opens the store and checks. The page cache survives, so this is about what
-//! the process does, not about power cuts; those are in `crash.rs`.
+//! Real processes: a child writes and says over a pipe what it has written, the parent kills it,
+//! opens the store and checks. The page cache survives, so this is about what the process does,
+//! not about power cuts; those are in `crash.rs`.
+//!
+//! Half of the kills come at a random moment, half at an operation of the disk that was chosen
+//! before: the child halts there, in the middle of opening, of a recovery, a merge, a checkpoint
+//! or a write, says so, and waits for its end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use crate::common::{Rng, effort, seed};
-use crabkv::{Store, WriteBatch};
+use crate::common::{Rng, in_two_threads, seed};
+use crate::halting::HaltingDisk;
+use crate::layer::Layer;
+use crabkv::disk::Disk;
+use crabkv::{CrabKvBuilder, Error, Store, WriteBatch};
 
-const DIR: &str = "CRABKV_CHILD_WRITES_IN";
+/// Tells a child what to do: directory, mode, phase and number, with a line for each.
+const PLAN: &str = "CRABKV_CHILD_PLAN";
 const THREADS: u64 = 2;
 const KEYS: u64 = 12;
+/// So many kills in one directory, then a new one.
+const ROUND: u64 = 25;
 
-/// A thread's operation: every thread has keys of its own and does the same from a given number
-/// on, so that parent and child agree on what was meant.
-fn operation(thread: u64, number: u64) -> WriteBatch {
-    let mut rng = Rng(thread << 32 | number);
-    let mut batch = WriteBatch::new();
-    let count = if rng.chance(30) { 2 + rng.below(3) } else { 1 };
-    for _ in 0..count {
-        let key = format!("t{thread}k{}", rng.below(KEYS));
-        if rng.chance(25) {
-            batch.delete(key).unwrap();
-        } else {
-            let value = format!("{key}#{number}#").repeat(1 + rng.below(30) as usize);
-            batch.put(key, value).unwrap();
+/// How the store of a round is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    EveryWrite,
+    Interval,
+    /// Compaction on a thread of its own, with so much data that there is something for it to do.
+    Background,
+    SmallSegments,
+}
+
+const MODES: [Mode; 4] = [
+    Mode::EveryWrite,
+    Mode::Interval,
+    Mode::Background,
+    Mode::SmallSegments,
+];
+
+impl Mode {
+    fn builder(self, dir: &Path) -> CrabKvBuilder {
+        let builder = Store::builder(dir).segment_size(2048);
+        let interval = Duration::from_millis(5);
+        match self {
+            Mode::EveryWrite => builder,
+            Mode::Interval => builder.sync_interval(interval),
+            Mode::Background => builder
+                .segment_size(1 << 17)
+                .sync_interval(interval)
+                .async_compaction(true),
+            Mode::SmallSegments => builder.segment_size(256),
         }
     }
-    // What it was at the end of this operation.
-    batch.put(format!("t{thread}"), number.to_string()).unwrap();
-    batch
+
+    /// How often the text of a value is repeated at most.
+    fn repeats(self) -> u64 {
+        match self {
+            Mode::Background => 3000,
+            Mode::SmallSegments => 8,
+            Mode::EveryWrite | Mode::Interval => 30,
+        }
+    }
 }
+
+/// In the middle of what a child halts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Of nothing: it is killed at some moment.
+    Never,
+    Open,
+    Write,
+    Merge,
+    Checkpoint,
+}
+
+const PHASES: [Phase; 5] = [
+    Phase::Never,
+    Phase::Open,
+    Phase::Write,
+    Phase::Merge,
+    Phase::Checkpoint,
+];
+
+impl Phase {
+    /// About how many operations of the disk it has.
+    fn operations(self) -> u64 {
+        match self {
+            Phase::Never => 1,
+            Phase::Open | Phase::Write => 30,
+            Phase::Merge => 90,
+            Phase::Checkpoint => 40,
+        }
+    }
+}
+
+/// A thread's write: every thread has keys of its own and does the same from a given number on,
+/// so that parent and child agree on what was meant.
+fn writes(mode: Mode, thread: u64, number: u64) -> Vec<(String, Option<String>)> {
+    let mut rng = Rng(thread << 32 | number);
+    let count = if rng.chance(30) { 2 + rng.below(3) } else { 1 };
+    let mut writes: Vec<_> = (0..count)
+        .map(|_| {
+            let key = format!("t{thread}k{}", rng.below(KEYS));
+            let times = 1 + rng.below(mode.repeats()) as usize;
+            let value = (!rng.chance(25)).then(|| format!("{key}#{number}#").repeat(times));
+            (key, value)
+        })
+        .collect();
+    // What it was at the end of this operation.
+    writes.push((format!("t{thread}"), Some(number.to_string())));
+    writes
+}
+
+type Contents = BTreeMap<String, String>;
 
 /// The same, done to a map.
-fn apply(thread: u64, number: u64, map: &mut HashMap<String, String>) {
-    let mut rng = Rng(thread << 32 | number);
-    let count = if rng.chance(30) { 2 + rng.below(3) } else { 1 };
-    for _ in 0..count {
-        let key = format!("t{thread}k{}", rng.below(KEYS));
-        if rng.chance(25) {
-            map.remove(&key);
-        } else {
-            let value = format!("{key}#{number}#").repeat(1 + rng.below(30) as usize);
-            map.insert(key, value);
-        }
+fn apply(mode: Mode, thread: u64, numbers: impl Iterator<Item = u64>, map: &mut Contents) {
+    for (key, value) in numbers.flat_map(|number| writes(mode, thread, number)) {
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
     }
-    map.insert(format!("t{thread}"), number.to_string());
 }
 
-fn open(dir: &Path) -> Store {
-    Store::builder(dir)
-        .segment_size(2048)
-        .build_store()
-        .unwrap()
+fn contents<D: Disk>(store: &Store<D>) -> Contents {
+    let entries = store.iter().map(|entry| {
+        let (key, value) = entry.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (text(&key), text(&value))
+    });
+    entries.collect()
+}
+
+/// The last number of a thread that a store knows of.
+fn last<D: Disk>(store: &Store<D>, thread: u64) -> u64 {
+    let last = store.get(format!("t{thread}")).unwrap();
+    last.map_or(0, |last| String::from_utf8_lossy(&last).parse().unwrap())
+}
+
+/// The one with this name.
+fn named<T: std::fmt::Debug, const N: usize>(all: [T; N], name: &str) -> T {
+    let mut all = all.into_iter();
+    all.find(|one| format!("{one:?}") == name).unwrap()
+}
+
+/// One write to the pipe: a line is there or not.
+fn say(line: &str) {
+    let line = format!("says {line} \n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
 /// Not a test of its own: what the children run.
 #[test]
 fn child_that_writes_until_it_is_killed() {
-    let Some(dir) = std::env::var_os(DIR) else {
+    let Ok(plan) = std::env::var(PLAN) else {
         return;
     };
-    let store = open(Path::new(&dir));
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let store = &store;
-            scope.spawn(move || {
-                let last = store.get(format!("t{thread}")).unwrap();
-                let last = last.map_or(0, |last| String::from_utf8_lossy(&last).parse().unwrap());
-                for number in last + 1.. {
-                    store.write(&operation(thread, number)).unwrap();
-                    if number % 40 == 0 {
-                        store.compact().unwrap();
-                    }
-                    // One write to the pipe: a line is there or not.
-                    let line = format!("wrote {thread} {number} \n");
-                    std::io::stdout().write_all(line.as_bytes()).unwrap();
-                }
-            });
-        }
+    let plan: Vec<_> = plan.lines().collect();
+    let dir = Path::new(plan[0]).join("store");
+    let checkpoint = Path::new(plan[0]).join("checkpoint");
+    let mode = named(MODES, plan[1]);
+    let phase = named(PHASES, plan[2]);
+    let number = plan[3].parse().unwrap();
+    let disk = HaltingDisk::new(|| {
+        say("halted");
+        std::thread::sleep(Duration::from_secs(600));
+        std::process::exit(9);
     });
-}
-
-/// Runs a child for a while; gives the last number that each thread acknowledged.
-fn run_and_kill(dir: &Path, micros: u64) -> [u64; THREADS as usize] {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "kill::child_that_writes_until_it_is_killed",
-            "--nocapture",
-        ])
-        .env(DIR, dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let pipe = BufReader::new(child.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || {
-        let mut last = [0; THREADS as usize];
-        for line in pipe.lines().map_while(Result::ok) {
-            // The name of the test may stand before the first one.
-            let Some((_, said)) = line.split_once("wrote ") else {
-                continue;
-            };
-            let mut numbers = said.split(' ').map(str::parse::<u64>);
-            if let (Some(Ok(thread)), Some(Ok(number)), Some(_)) =
-                (numbers.next(), numbers.next(), numbers.next())
-            {
-                last[thread as usize] = number;
+    let within = |this: Phase, work: &mut dyn FnMut()| {
+        if phase == this {
+            disk.halt_at(number);
+        }
+        work();
+        if phase == this {
+            disk.rest();
+        }
+    };
+    let mut opened = None;
+    within(Phase::Open, &mut || {
+        opened = Some(mode.builder(&dir).build_store_on(disk.clone()).unwrap());
+    });
+    let store = &opened.unwrap();
+    say("opened");
+    let write = |thread: u64, number: u64| {
+        let mut batch = WriteBatch::new();
+        for (key, value) in writes(mode, thread, number) {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+            .unwrap();
+        }
+        store.write(&batch).unwrap();
+        say(&format!("wrote {thread} {number}"));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in last(store, 1) + 1.. {
+                write(1, number);
+            }
+        });
+        let begin = last(store, 0) + 1;
+        within(Phase::Write, &mut || {
+            (begin..begin + 12).for_each(|number| write(0, number));
+        });
+        for number in begin + 12.. {
+            write(0, number);
+            if number % 12 == 0 {
+                within(Phase::Merge, &mut || {
+                    store.compact().unwrap();
+                });
+            }
+            if number % 16 == 0 {
+                within(Phase::Checkpoint, &mut || {
+                    store.checkpoint(&checkpoint).unwrap();
+                });
+                say(&format!("copied 0 {number}"));
             }
         }
-        last
     });
-    std::thread::sleep(Duration::from_micros(micros));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap()
 }
 
-fn contents(store: &Store) -> HashMap<String, String> {
-    let entries = store.iter().map(|entry| {
-        let (key, value) = entry.unwrap();
-        (
-            String::from_utf8(key).unwrap(),
-            String::from_utf8(value.to_vec()).unwrap(),
-        )
-    });
-    entries.collect()
+/// A child, and what it says.
+struct Writer {
+    child: Child,
+    lines: Receiver<String>,
+    /// The last number that each thread acknowledged.
+    acknowledged: [u64; THREADS as usize],
+    /// The last number of the first thread that a finished checkpoint has.
+    copied: u64,
+    is_open: bool,
+    has_halted: bool,
+}
+
+impl Writer {
+    fn start(dir: &Path, mode: Mode, phase: Phase, number: u64) -> Writer {
+        let plan = format!("{}\n{mode:?}\n{phase:?}\n{number}", dir.display());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kill::child_that_writes_until_it_is_killed"])
+            .args(["--nocapture", "--quiet"])
+            .env(PLAN, plan)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pipe = BufReader::new(child.stdout.take().unwrap());
+        let (said, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in pipe.lines().map_while(Result::ok) {
+                // What the harness says may stand before the first one.
+                if let Some((_, line)) = line.split_once("says ") {
+                    // Only with the space at its end a line is whole.
+                    if let Some(line) = line.strip_suffix(' ') {
+                        let _ = said.send(line.to_owned());
+                    }
+                }
+            }
+        });
+        Writer {
+            child,
+            lines,
+            acknowledged: [0; THREADS as usize],
+            copied: 0,
+            is_open: false,
+            has_halted: false,
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            ["opened"] => self.is_open = true,
+            ["halted"] => self.has_halted = true,
+            ["wrote", thread, number] => {
+                let thread: usize = thread.parse().unwrap();
+                self.acknowledged[thread] = number.parse().unwrap();
+            }
+            ["copied", _, number] => self.copied = number.parse().unwrap(),
+            _ => panic!("the child says {line:?}"),
+        }
+    }
+
+    /// Listens until something is true, or the child has ended, or a long time has passed.
+    fn listen_until(&mut self, is_true: impl Fn(&Writer) -> bool) {
+        while !is_true(self) {
+            let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) else {
+                return;
+            };
+            self.note(&line);
+        }
+    }
+
+    fn listen_for(&mut self, time: Duration) {
+        let end = std::time::Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.note(&line),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "the child ended by itself: {ended:?}");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        while let Ok(line) = self.lines.recv() {
+            self.note(&line);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Only after a failure it is still there.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    writes: AtomicU64,
+    unclean: AtomicU64,
+    torn: AtomicU64,
+    copies: AtomicU64,
+    /// Kills at the chosen operation, by phase.
+    halted: [AtomicU64; PHASES.len()],
+}
+
+/// One directory, and what should be in it.
+struct Round<'a> {
+    dir: tempfile::TempDir,
+    mode: Mode,
+    rng: Rng,
+    expected: Contents,
+    done: [u64; THREADS as usize],
+    copied: u64,
+    counts: &'a Counts,
+}
+
+impl Round<'_> {
+    /// Runs a child in some phase and kills it there; gives what it acknowledged.
+    fn kill_one(&mut self, phase: Phase) -> [u64; THREADS as usize] {
+        let at = self.rng.below(phase.operations());
+        let mut writer = Writer::start(self.dir.path(), self.mode, phase, at);
+        if phase == Phase::Open {
+            // If the number was not reached, at the end of opening.
+            writer.listen_until(|writer| writer.has_halted || writer.is_open);
+        } else if phase == Phase::Never {
+            if !self.rng.chance(20) {
+                writer.listen_until(|writer| writer.is_open);
+            }
+            writer.listen_for(Duration::from_micros(self.rng.below(30_000)));
+        } else {
+            // Or when it has gone by, and a while after that.
+            let most = self.done[0] + 40 + self.rng.below(20);
+            writer.listen_until(|writer| writer.has_halted || writer.acknowledged[0] > most);
+        }
+        writer.kill();
+        let number = PHASES.iter().position(|other| *other == phase).unwrap();
+        Counts::add(&self.counts.halted[number], u64::from(writer.has_halted));
+        self.copied = self.copied.max(writer.copied);
+        writer.acknowledged
+    }
+
+    fn open(&self) -> Store {
+        let builder = self.mode.builder(&self.dir.path().join("store"));
+        builder.async_compaction(false).build_store().unwrap()
+    }
+
+    /// What was acknowledged is there, and no more than what was on its way.
+    fn check(&mut self, acknowledged: [u64; THREADS as usize]) {
+        let store = self.open();
+        let report = store.recovery_report();
+        Counts::add(&self.counts.unclean, u64::from(!report.clean));
+        Counts::add(&self.counts.torn, u64::from(report.torn_tail.is_some()));
+        for thread in 0..THREADS {
+            let done = &mut self.done[thread as usize];
+            let promised = acknowledged[thread as usize].max(*done);
+            let last = last(&store, thread);
+            assert!(
+                (promised..=promised + 1).contains(&last),
+                "{:?}: thread {thread} has {last}, was promised {promised}",
+                self.mode
+            );
+            apply(self.mode, thread, *done + 1..=last, &mut self.expected);
+            Counts::add(&self.counts.writes, last - *done);
+            *done = last;
+        }
+        let seen = contents(&store);
+        assert_eq!(seen, self.expected, "{:?}", self.mode);
+        store.put("parent", "writes").unwrap();
+        drop(store);
+        let store = self.open();
+        assert!(store.recovery_report().clean);
+        assert_eq!(store.get("parent").unwrap().unwrap(), "writes");
+        assert!(store.delete("parent").unwrap());
+        assert_eq!(contents(&store), seen, "{:?}, opened again", self.mode);
+    }
+
+    /// The checkpoint is the last finished one, or a later one.
+    fn check_checkpoint(&self) {
+        let dir = self.dir.path().join("checkpoint");
+        let copy = match Store::open_read_only(&dir) {
+            Ok(copy) => copy,
+            Err(Error::NotFound { .. } | Error::Checkpoint { .. }) if self.copied == 0 => return,
+            Err(error) => panic!("a checkpoint of {}: {error}", self.copied),
+        };
+        let mut expected = Contents::new();
+        for thread in 0..THREADS {
+            let last = last(&copy, thread);
+            assert!(last <= self.done[thread as usize] && (thread > 0 || last >= self.copied));
+            apply(self.mode, thread, 1..=last, &mut expected);
+        }
+        assert_eq!(contents(&copy), expected, "{:?}", self.mode);
+        Counts::add(&self.counts.copies, 1);
+    }
+}
+
+impl Counts {
+    fn add(count: &AtomicU64, more: u64) {
+        count.fetch_add(more, Ordering::Relaxed);
+    }
 }
 
 #[test]
-fn what_was_acknowledged_survives_two_hundred_kills() {
-    let mut rng = Rng(seed(30));
-    let mut dir = tempfile::tempdir().unwrap();
-    let mut models: Vec<HashMap<String, String>> = vec![HashMap::new(); THREADS as usize];
-    let mut done = [0; THREADS as usize];
-    let (mut writes, mut torn, mut unclean) = (0, 0, 0);
-    for kill in 0..effort(200) {
-        // Mostly a directory that grows, now and then a new one.
-        if kill % 25 == 0 {
-            dir = tempfile::tempdir().unwrap();
-            models = vec![HashMap::new(); THREADS as usize];
-            done = [0; THREADS as usize];
-        }
-        let acknowledged = run_and_kill(dir.path(), 2000 + rng.below(60_000));
-        let store = open(dir.path());
-        let report = store.recovery_report();
-        unclean += u64::from(!report.clean);
-        torn += u64::from(report.torn_tail.is_some());
-        for thread in 0..THREADS as usize {
-            let last = store.get(format!("t{thread}")).unwrap();
-            let last: u64 = last.map_or(0, |last| String::from_utf8_lossy(&last).parse().unwrap());
-            let promised = acknowledged[thread].max(done[thread]);
-            assert!(
-                (promised..=promised + 1).contains(&last),
-                "kill {kill}: {last} of {promised}"
-            );
-            for number in done[thread] + 1..=last {
-                apply(thread as u64, number, &mut models[thread]);
+fn what_was_acknowledged_survives_five_hundred_kills() {
+    let layer = Layer::begin("processes", "kills", 500);
+    let seed = seed(30);
+    let counts = Counts::default();
+    in_two_threads(layer.goal().div_ceil(ROUND), |number| {
+        let mut round = Round {
+            dir: tempfile::tempdir().unwrap(),
+            mode: MODES[number as usize % MODES.len()],
+            rng: Rng(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            expected: Contents::new(),
+            done: [0; THREADS as usize],
+            copied: 0,
+            counts: &counts,
+        };
+        let mut kills = 0;
+        while kills < ROUND {
+            let phase = if round.rng.chance(50) {
+                Phase::Never
+            } else {
+                PHASES[1 + round.rng.below(4) as usize]
+            };
+            let mut acknowledged = round.kill_one(phase);
+            kills += 1;
+            // And while it recovers from that, and from that again.
+            while round.rng.chance(40) {
+                let again = round.kill_one(Phase::Open);
+                kills += 1;
+                for (last, again) in acknowledged.iter_mut().zip(again) {
+                    *last = again.max(*last);
+                }
             }
-            writes += last - done[thread];
-            done[thread] = last;
+            round.check(acknowledged);
+            round.check_checkpoint();
         }
-        let expected: HashMap<_, _> = models.iter().flatten().collect();
-        let seen = contents(&store);
-        assert_eq!(
-            seen.iter().collect::<HashMap<_, _>>(),
-            expected,
-            "kill {kill}"
-        );
-        store.put("parent", kill.to_string()).unwrap();
-        drop(store);
-        let store = open(dir.path());
-        assert_eq!(store.get("parent").unwrap().unwrap(), &*kill.to_string());
-        assert!(store.delete("parent").unwrap());
-        assert_eq!(contents(&store), seen, "kill {kill}, opened again");
-    }
-    println!(
-        "{} kills, {writes} writes, {unclean} unclean, {torn} torn tails",
-        effort(200)
-    );
-    assert!(writes > 0);
+        layer.add(kills);
+    });
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let [_, open, write, merge, checkpoint] = counts.halted.each_ref().map(get);
+    // Or it would show little.
+    assert!(get(&counts.writes) > 0 && open + write + merge + checkpoint > 0);
+    layer.end(&format!(
+        "{} writes, {} torn tails, {} unclean, {} checkpoints; killed within opening {open}, a \
+         write {write}, a merge {merge}, a checkpoint {checkpoint}",
+        get(&counts.writes),
+        get(&counts.torn),
+        get(&counts.unclean),
+        get(&counts.copies),
+    ));
 }

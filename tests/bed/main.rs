@@ -17,6 +17,7 @@ mod fated;
 mod faults;
 mod follower;
 mod ghosts;
+mod halting;
 mod kill;
 mod late_sync;
 mod layer;
