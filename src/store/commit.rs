@@ -107,6 +107,21 @@ impl Drop for Lead<'_> {
     }
 }
 
+/// Dropped only by a panic of the disk in the middle of a commit: nobody knows what was written,
+/// and those who wait for the group would wait for ever.
+struct Panicked<'e, D: Disk> {
+    engine: &'e Engine<D>,
+    group: &'e Arc<Group>,
+}
+
+impl<D: Disk> Drop for Panicked<'_, D> {
+    fn drop(&mut self) {
+        let mut writer = self.engine.lock_writer();
+        let error = self.engine.break_down(&mut writer, Error::Panicked);
+        self.group.settle(Err(error));
+    }
+}
+
 impl<D: Disk> Engine<D> {
     /// Waits until a group of writes is durable and published, leading if nobody does.
     pub(crate) fn wait_for(&self, group: &Arc<Group>) -> Result<()> {
@@ -144,6 +159,10 @@ impl<D: Disk> Engine<D> {
             let upto = writer.log.next_seq();
             (writer.log.unsynced(), group, writer.pending.len(), upto)
         };
+        let panicked = Panicked {
+            engine: self,
+            group: &group,
+        };
         let (wrote, synced) = match &job {
             Some(job) => {
                 let wrote = job.write();
@@ -155,6 +174,7 @@ impl<D: Disk> Engine<D> {
             }
             None => (Ok(()), Ok(())),
         };
+        std::mem::forget(panicked);
         let mut writer = self.lock_writer();
         let outcome = match (wrote, synced) {
             (Ok(()), Ok(())) => {

@@ -314,10 +314,11 @@ impl<D: Disk> Engine<D> {
 
     /// Brings what was just appended to where the durability asked for is reached.
     fn finish(&self, mut writer: MutexGuard<'_, Writer<D>>) -> Result<()> {
-        writer.changing = false;
         let compaction_due = writer.log.take_check_due();
         if self.is_interval() {
-            match writer.log.write() {
+            let wrote = writer.log.write();
+            writer.changing = false;
+            match wrote {
                 Ok(()) => {
                     let count = writer.pending.len();
                     self.publish(&mut writer, count)?;
@@ -329,6 +330,7 @@ impl<D: Disk> Engine<D> {
             }
             drop(writer);
         } else {
+            writer.changing = false;
             let group = writer.group.join();
             drop(writer);
             self.wait_for(&group)?;

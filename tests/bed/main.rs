@@ -23,3 +23,4 @@ mod late_sync;
 mod layer;
 mod map_faults;
 mod model;
+mod panics;

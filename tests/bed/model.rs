@@ -5,7 +5,7 @@
 //! A run that fails is shrunk, and printed as a test to be added at the end of this file.
 
 mod run;
-mod shrink;
+pub(crate) mod shrink;
 mod steps;
 
 use std::sync::Mutex;
