@@ -373,7 +373,10 @@ impl fmt::Display for Error {
             ),
             Error::InvalidOption { option, reason } => write!(f, "option {option}: {reason}"),
             Error::Cancelled => f.write_str("cancelled before it was done"),
-            Error::Exhausted { what } => write!(f, "no more {what} in this store; compact it"),
+            Error::Exhausted { what } => write!(
+                f,
+                "no more {what} in this store; compact it, or copy its data into a new one"
+            ),
         }
     }
 }

@@ -91,6 +91,11 @@ impl SeqNo {
     /// The sequence number of the first write of a store.
     pub(crate) const FIRST: SeqNo = SeqNo(1);
 
+    /// Nothing is written at this number or beyond. No store gets here by writing, but one may
+    /// say that it has; behind it is room for the largest batch, and for the numbers that a
+    /// recovery passes over, so that none of them overflows.
+    pub(crate) const END: SeqNo = SeqNo(u64::MAX - (1 << 33));
+
     /// A sequence number from a plain one, as a program that stored it would have it.
     pub fn new(number: u64) -> SeqNo {
         SeqNo(number)

@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
 use crate::format::record::{self, Kind};
-use crate::format::{KeyHash, MAX_BATCH_BYTES, value as codec};
+use crate::format::{KeyHash, MAX_BATCH_BYTES, SeqNo, value as codec};
 use crate::log::{Entry, LogError, Placed, Room};
 use crate::reclaim::Pin;
 
@@ -260,6 +260,10 @@ impl<D: Disk> Engine<D> {
             let writer = self.lock_writer();
             // Under the lock, so that nothing is appended after a failure.
             self.check_poison()?;
+            if writer.log.next_seq() >= SeqNo::END {
+                let what = "sequence numbers";
+                return Err(Error::Exhausted { what });
+            }
             if writer.log.has_room(room) {
                 return Ok(writer);
             }

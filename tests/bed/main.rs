@@ -21,6 +21,7 @@ mod halting;
 mod kill;
 mod late_sync;
 mod layer;
+mod limits;
 mod map_faults;
 mod model;
 mod panics;
