@@ -46,7 +46,7 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// A limit of this process was reached: open files, or the size of a file.
+    /// A limit of this process was reached: open files, the size of a file, or memory.
     ResourceLimit {
         /// Which limit.
         limit: &'static str,
@@ -253,6 +253,7 @@ fn limit_of(error: &io::Error) -> Option<Limit> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return Some(Limit::Disk),
         io::ErrorKind::FileTooLarge => return Some(Limit::Resource("file size")),
+        io::ErrorKind::OutOfMemory => return Some(Limit::Resource("memory")),
         _ => {}
     }
     // EMFILE and ENFILE have no stable kind; their numbers are the same on Linux and macOS.
@@ -451,15 +452,14 @@ mod tests {
 
     #[cfg(unix)] // the numbers of its errors
     #[test]
-    fn too_many_open_files_is_a_limit_and_not_io() {
-        let error = Error::io("open", Path::new("x"), io::Error::from_raw_os_error(24));
-        assert!(matches!(
-            error,
-            Error::ResourceLimit {
-                limit: "open files",
-                ..
+    fn too_many_open_files_or_too_little_memory_is_a_limit_and_not_io() {
+        for (number, name) in [(24, "open files"), (12, "memory")] {
+            let error = Error::io("open", Path::new("x"), io::Error::from_raw_os_error(number));
+            match error {
+                Error::ResourceLimit { limit, .. } => assert_eq!(limit, name),
+                other => panic!("{other}"),
             }
-        ));
+        }
     }
 
     #[test]

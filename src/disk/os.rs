@@ -51,7 +51,7 @@ impl Disk for OsDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let entries = match fs::read_dir(dir) {
+        let entries = match uninterrupted(|| fs::read_dir(dir)) {
             Ok(entries) => entries,
             Err(error) => {
                 // Windows has several ways to say that this is no directory; not all have a kind.
@@ -349,9 +349,20 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
+/// Calls again what a signal interrupted. The standard library does so for files, but not for
+/// directories.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Whether there is a directory at `path`; an error when there is something else.
 fn is_dir(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
+    match uninterrupted(|| fs::metadata(path)) {
         Ok(metadata) if metadata.is_dir() => Ok(true),
         Ok(_) => Err(ErrorKind::NotADirectory.into()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

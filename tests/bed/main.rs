@@ -25,3 +25,5 @@ mod limits;
 mod map_faults;
 mod model;
 mod panics;
+#[cfg(target_os = "linux")]
+mod syscalls;
