@@ -22,6 +22,7 @@ mod kill;
 mod late_sync;
 mod layer;
 mod limits;
+mod locks;
 mod map_faults;
 mod model;
 mod panics;
