@@ -26,5 +26,6 @@ mod locks;
 mod map_faults;
 mod model;
 mod panics;
+mod soak;
 #[cfg(target_os = "linux")]
 mod syscalls;
