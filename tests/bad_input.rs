@@ -208,11 +208,34 @@ fn a_directory_in_use_is_refused_in_another_process() {
 
 #[test]
 fn a_read_only_directory_is_refused_and_nothing_is_made() {
-    let Some(place) = ReadOnly::new() else { return };
+    let Some(place) = ReadOnly::of(tempfile::tempdir().unwrap()) else {
+        return;
+    };
     let error = Store::open(place.dir.path()).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_names(&error, &place.dir.path().display().to_string());
     assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_store_on_a_read_only_file_system_is_read_and_not_opened_for_writing() {
+    let Some(place) = ReadOnly::of(closed_store()) else {
+        return;
+    };
+    let dir = place.dir.path();
+    let before = listing(dir);
+    let error = Store::open(dir).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_names(&error, &dir.display().to_string());
+    let store = Store::open_read_only(dir).unwrap();
+    assert_eq!(store.iter().count(), 20);
+    assert_eq!(store.get([7]).unwrap().unwrap(), &[7; 50][..]);
+    assert!(!store.refresh().unwrap());
+    assert!(matches!(store.put("a", "b"), Err(Error::ReadOnly)));
+    assert!(crabkv::verify(dir).unwrap().is_sound());
+    assert_eq!(crabkv::lock_holder(dir).unwrap(), None);
+    drop(store);
+    assert_eq!(listing(dir), before);
 }
 
 /// A directory that cannot be written to, if there can be one.
@@ -221,45 +244,57 @@ struct ReadOnly {
     is_mounted: bool,
 }
 
+/// Whether a command succeeded; says why if not.
+fn succeeds(command: &mut Command) -> bool {
+    let why = match command.output() {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    println!("skipped: {command:?}: {why}");
+    false
+}
+
+fn set_readonly(path: &Path, is_readonly: bool) {
+    let mut permissions = fs::metadata(path).unwrap().permissions();
+    permissions.set_readonly(is_readonly);
+    fs::set_permissions(path, permissions).unwrap();
+}
+
 impl ReadOnly {
-    fn new() -> Option<ReadOnly> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut permissions = fs::metadata(dir.path()).unwrap().permissions();
-        permissions.set_readonly(true);
-        fs::set_permissions(dir.path(), permissions).unwrap();
-        let is_refused = |dir: &Path| fs::write(dir.join("probe"), "").is_err();
+    /// Takes the right to write from a directory and what is in it.
+    fn of(dir: tempfile::TempDir) -> Option<ReadOnly> {
         let mut place = ReadOnly {
             dir,
             is_mounted: false,
         };
-        if is_refused(place.dir.path()) {
+        let dir = place.dir.path();
+        place.set_all_readonly(true);
+        if fs::write(dir.join("probe"), "").is_err() {
             return Some(place);
         }
-        fs::remove_file(place.dir.path().join("probe")).unwrap();
+        fs::remove_file(dir.join("probe")).unwrap();
         if !cfg!(target_os = "linux") {
             println!("skipped: permissions do not keep this user from writing");
             return None;
         }
         // Root writes wherever the file system lets it.
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "ro", "crabkv-test"])
-            .arg(place.dir.path())
-            .output();
-        match mount {
-            Ok(output) if output.status.success() => place.is_mounted = true,
-            Ok(output) => {
-                println!(
-                    "skipped: mount: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
-                return None;
-            }
-            Err(error) => {
-                println!("skipped: mount: {error}");
-                return None;
-            }
+        if !succeeds(Command::new("mount").arg("--bind").args([dir, dir])) {
+            return None;
         }
-        Some(place)
+        let dir = dir.to_path_buf();
+        place.is_mounted = true;
+        let mut remount = Command::new("mount");
+        remount.args(["-o", "remount,bind,ro"]).arg(dir);
+        succeeds(&mut remount).then_some(place)
+    }
+
+    fn set_all_readonly(&self, is_readonly: bool) {
+        let dir = self.dir.path();
+        for entry in fs::read_dir(dir).unwrap() {
+            set_readonly(&entry.unwrap().path(), is_readonly);
+        }
+        set_readonly(dir, is_readonly);
     }
 }
 
@@ -268,12 +303,7 @@ impl Drop for ReadOnly {
         if self.is_mounted {
             let _ = Command::new("umount").arg(self.dir.path()).status();
         }
-        #[expect(clippy::permissions_set_readonly_false, reason = "it is removed next")]
-        if let Ok(metadata) = fs::metadata(self.dir.path()) {
-            let mut permissions = metadata.permissions();
-            permissions.set_readonly(false);
-            let _ = fs::set_permissions(self.dir.path(), permissions);
-        }
+        self.set_all_readonly(false);
     }
 }
 
