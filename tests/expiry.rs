@@ -154,7 +154,9 @@ fn a_moment_beyond_all_calendars_is_never_reached() {
     let disk = SimDisk::new(1);
     disk.set_clock(10_000);
     let store = Store::builder("/db").build_store_on(disk.clone()).unwrap();
-    let years = Duration::from_secs(1_000_000 * 365 * 86_400);
+    // The clock of Windows ends in the year 30828.
+    let years = if cfg!(windows) { 20_000 } else { 1_000_000 };
+    let years = Duration::from_secs(years * 365 * 86_400);
     store
         .put_expiring_at("a", "1", SystemTime::UNIX_EPOCH + years)
         .unwrap();

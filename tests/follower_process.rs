@@ -7,16 +7,22 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{Rng, effort, seed};
 use crabkv::{CrabKvBuilder, Store, WriteBatch};
 
 const DIR: &str = "CRABKV_CHILD_FOLLOWS";
+/// What it says when it has read and refreshed so often that it means something.
+const ENOUGH: &str = "that is enough";
+/// For that, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 const KEYS: u64 = 2000;
 /// The first of them are never deleted.
 const LASTING: u64 = 500;
@@ -146,6 +152,18 @@ fn child_that_follows_until_it_is_told_to_rest() {
                 scope.spawn(move || read_for_ever(easy, of_easy, stop, 9));
             }
         }
+        scope.spawn(|| {
+            let counts = [&of_eager.reads, &of_easy.reads, &refreshes];
+            let is_enough = || {
+                counts
+                    .iter()
+                    .all(|count| count.load(Ordering::Relaxed) > 10)
+            };
+            while !is_enough() && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            println!("{ENOUGH}");
+        });
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).unwrap();
         assert_eq!(line, "rest\n");
@@ -172,7 +190,9 @@ fn child_that_follows_until_it_is_told_to_rest() {
 struct Follower {
     child: Child,
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    has_enough: Arc<AtomicBool>,
+    /// What it said, at the end.
+    lines: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Follower {
@@ -185,9 +205,23 @@ impl Follower {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let has_enough = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&has_enough);
+        let lines = std::thread::spawn(move || {
+            let lines = stdout.lines().map(Result::unwrap);
+            // The name of the test may stand before it.
+            let lines = lines.inspect(|line| {
+                if line.ends_with(ENOUGH) {
+                    heard.store(true, Ordering::Relaxed);
+                }
+            });
+            lines.collect()
+        });
         Follower {
             stdin: child.stdin.take().unwrap(),
-            stdout: BufReader::new(child.stdout.take().unwrap()),
+            has_enough,
+            lines: Some(lines),
             child,
         }
     }
@@ -202,8 +236,7 @@ impl Follower {
         self.stdin.write_all(b"rest\n").unwrap();
         let mut stores = vec![BTreeMap::new()];
         let mut did = Vec::new();
-        for line in self.stdout.by_ref().lines() {
-            let line = line.unwrap();
+        for line in self.lines.take().unwrap().join().unwrap() {
             let words: Vec<_> = line.split(' ').collect();
             match words[..] {
                 ["has", "all"] => stores.push(BTreeMap::new()),
@@ -246,9 +279,11 @@ fn a_follower_process_never_sees_anything_but_what_was_written_and_nothing_older
         store.put(key(number), value(number, 0)).unwrap();
     }
     let mut follower = Follower::start(dir.path());
-    let until = Instant::now() + Duration::from_secs(effort(8));
+    let begun = Instant::now();
+    let usual = Duration::from_secs(effort(8));
     let (mut writes, mut compactions, mut opens) = (0_u64, 0, 1);
-    while Instant::now() < until {
+    while begun.elapsed() < usual || !follower.has_enough.load(Ordering::Relaxed) {
+        assert!(begun.elapsed() < usual + PATIENCE, "it does not get on");
         let mut batch = WriteBatch::new();
         for _ in 0..=rng.below(4) {
             // Some are written all the time.
