@@ -150,8 +150,7 @@ fn of_many_processes_exactly_one_opens_a_store_for_writing() {
     );
 }
 
-/// On Windows the file of a held lock cannot be removed.
-#[cfg(unix)]
+#[cfg(unix)] // Windows does not remove a file that is open
 #[test]
 fn a_lock_file_that_is_removed_while_it_is_held_keeps_others_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,7 +165,7 @@ fn a_lock_file_that_is_removed_while_it_is_held_keeps_others_out() {
     Store::open(dir.path()).unwrap();
 }
 
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(any(target_os = "linux", target_os = "macos"))] // they have fork
 #[test]
 fn the_end_of_a_forked_copy_does_not_give_the_lock_away() {
     let dir = tempfile::tempdir().unwrap();

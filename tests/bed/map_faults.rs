@@ -104,7 +104,7 @@ fn by_pread_an_unreadable_record_is_an_error_for_its_key() {
     assert!(store.get("before").unwrap().is_none());
 }
 
-#[cfg(unix)]
+#[cfg(unix)] // what a map cannot read is a signal
 mod real {
     use std::fs::{self, OpenOptions};
     use std::io::{BufRead, BufReader, Write};
