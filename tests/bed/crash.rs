@@ -10,7 +10,8 @@
 //!
 //! That is: in this mode, the steps of these numbers in [`alphabet`]; a crash at moment 12 of the
 //! last one, as plan 5 has it; another at moment 4 of the recovery from it, by plan 2. A workload
-//! `random-N` is the long one that the number N gives.
+//! `random-N` is the long one that the number N gives. How many images there are can differ a
+//! little from run to run: of two that are the same, the one that is met first is looked at.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};

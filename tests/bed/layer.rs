@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `CRABKV_EFFORT` | multiplies the work of every layer: `CRABKV_EFFORT=20 cargo bed` is a long run |
 //! | `CRABKV_SEED` | another seed for all that is random; a failure prints the one it had |
+//! | `CRABKV_REPLAY` | the one image of the crash enumeration to look at, as a violation says it |
 //!
 //! The lines go to standard error past the test harness, which swallows what a passing test
 //! prints: whoever reads the output sees what was done, and what was skipped.

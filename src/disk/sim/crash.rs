@@ -225,6 +225,7 @@ impl State {
     fn without_volatile(&self) -> State {
         let durable = |file: &FileState| FileState {
             durable: Arc::clone(&file.durable),
+            is_lock: file.is_lock,
             unreadable: file.unreadable.clone(),
             ..FileState::default()
         };
@@ -264,7 +265,7 @@ impl State {
         match (change, fate) {
             (_, Fate::Lost) => {}
             (Change::Directory(id, op), _) => {
-                op.apply(Arc::make_mut(&mut self.directories[id.0].durable))
+                op.apply(Arc::make_mut(&mut self.directories[id.0].durable));
             }
             (Change::File(id, FileOp::Write { offset, bytes }), Fate::Torn(seed)) => {
                 let content = Arc::make_mut(&mut self.file_mut(*id).durable);

@@ -79,6 +79,8 @@ pub(super) struct FileState {
     /// A sync has to report an error that an earlier one should have reported.
     pub(super) owes_error: bool,
     pub(super) handle_count: usize,
+    /// Whether it stands for a lock; then it says who has it.
+    pub(super) is_lock: bool,
     /// What the medium cannot read any more.
     pub(super) unreadable: Vec<Range<usize>>,
 }
@@ -154,7 +156,10 @@ impl SimFile {
             return Err(ErrorKind::FileTooLarge.into());
         };
         let mut state = self.state();
-        state.note_moment(|| Some((self.id, op.clone())));
+        state.note_moment(|| match op {
+            FileOp::Write { .. } => Some((self.id, op.clone())),
+            _ => None,
+        });
         match state.faults.pass(false) {
             Verdict::Go => {}
             Verdict::Stop => {

@@ -13,8 +13,8 @@ impl SimDisk {
     /// A number that two disks have in common, but for chance, only if a process cannot tell them
     /// apart, before or after another crash: the same names, bytes, unsynced changes and time.
     ///
-    /// What will be drawn from [`random_u64`](crate::disk::Disk::random_u64), and what is set to
-    /// fail, does not count.
+    /// What will be drawn from [`random_u64`](crate::disk::Disk::random_u64), what is set to
+    /// fail, and what the last holder of a lock said of itself, its process for one, do not count.
     pub fn fingerprint(&self) -> u128 {
         let state = self.state();
         let mut print = Print {
@@ -78,8 +78,10 @@ impl Print {
         self.files.insert(id, next);
         self.number(next);
         let file = state.file(id);
-        self.bytes(&file.durable);
-        self.bytes(&file.volatile);
+        if !file.is_lock {
+            self.bytes(&file.durable);
+            self.bytes(&file.volatile);
+        }
         self.number(file.unreadable.len() as u64);
         for bad in &file.unreadable {
             self.number(bad.start as u64);

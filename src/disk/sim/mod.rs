@@ -316,6 +316,8 @@ impl Disk for SimDisk {
         state
             .place(path, holder.as_bytes().to_vec())
             .map_err(LockError::Io)?;
+        let id = state.file_at(path).map_err(LockError::Io)?;
+        state.file_mut(id).is_lock = true;
         state.locks.insert(name.clone(), holder.to_owned());
         Ok(SimLock {
             disk: self.clone(),

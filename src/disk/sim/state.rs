@@ -61,9 +61,12 @@ impl State {
     /// Keeps this moment, before an operation that may change something, if moments are kept. A
     /// write could survive in part.
     pub(super) fn note_moment(&mut self, in_flight: impl FnOnce() -> Option<(FileId, FileOp)>) {
-        if self.moments.is_some() && self.faults.alive().is_ok() {
-            let moment = self.without_processes(in_flight());
-            self.moments.as_mut().expect("just seen").push(moment);
+        if self.faults.alive().is_err() {
+            return;
+        }
+        if let Some(mut moments) = self.moments.take() {
+            moments.push(self.without_processes(in_flight()));
+            self.moments = Some(moments);
         }
     }
 

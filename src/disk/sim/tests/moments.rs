@@ -65,6 +65,8 @@ fn what_a_process_or_a_power_cut_could_tell_apart_has_another_fingerprint() {
     };
     assert_eq!(after(&|disk| drop(disk.random_u64())), first);
     assert_eq!(after(&|disk| disk.stop_at(7)), first);
+    let locked_by = |holder| after(&|disk| drop(disk.lock(&path("LOCK"), holder).unwrap()));
+    assert_eq!(locked_by("process 1"), locked_by("process 2"));
     let write = |disk: &SimDisk, bytes: &[u8]| {
         let file = disk.open(&path("a"), OpenMode::Write).unwrap();
         file.write_at(bytes, 0).unwrap();
@@ -72,6 +74,7 @@ fn what_a_process_or_a_power_cut_could_tell_apart_has_another_fingerprint() {
     };
     let prints = [
         first,
+        locked_by("process 1"),
         after(&|disk| disk.advance(1)),
         // The same bytes, but of another standing.
         after(&|disk| drop(write(disk, b"abc"))),
