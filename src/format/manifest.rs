@@ -221,6 +221,9 @@ impl Manifest {
             fields.reserved::<7>()?;
             segments.push((id, state));
         }
+        if next_segment.0 == 0 || segments.first().is_some_and(|(id, _)| id.0 == 0) {
+            return Err(Invalid::Field("a segment has no number"));
+        }
         let ascending = segments.windows(2).all(|pair| pair[0].0 < pair[1].0);
         if !ascending || segments.last().is_some_and(|(id, _)| *id >= next_segment) {
             return Err(Invalid::Field("the segments are out of order"));
@@ -269,6 +272,21 @@ mod tests {
                 (SegmentId(9), SegmentState::Active),
             ],
         }
+    }
+
+    /// Found by a fuzzer: looking for what is damaged began behind number 0.
+    #[test]
+    fn a_segment_without_a_number_is_refused() {
+        let no_number = Err(Invalid::Field("a segment has no number"));
+        let mut named = manifest();
+        named.segments[0].0 = SegmentId(0);
+        assert_eq!(Manifest::decode(&named.encode()), no_number);
+        let next = Manifest {
+            next_segment: SegmentId(0),
+            segments: Vec::new(),
+            ..manifest()
+        };
+        assert_eq!(Manifest::decode(&next.encode()), no_number);
     }
 
     #[test]
