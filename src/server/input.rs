@@ -92,14 +92,16 @@ impl Input {
             return self.next_frame(limits, arguments);
         }
         let from = self.looked_at.max(begin);
-        let Some(len) = self.bytes[from..].iter().position(|byte| *byte == b'\n') else {
-            self.looked_at = self.bytes.len();
-            if self.bytes.len() - begin > limits.bytes {
-                return Err(ProtocolError::TooLong { max: limits.bytes });
-            }
+        let len = self.bytes[from..].iter().position(|byte| *byte == b'\n');
+        let end = len.map_or(self.bytes.len(), |len| from + len);
+        // One that has arrived as a whole is no better than one whose end is still to come.
+        if end - begin > limits.bytes {
+            return Err(ProtocolError::TooLong { max: limits.bytes });
+        }
+        if len.is_none() {
+            self.looked_at = end;
             return Ok(None);
-        };
-        let end = from + len;
+        }
         self.done = end + 1;
         Ok(Some(Request::Line(begin..end)))
     }
@@ -246,5 +248,25 @@ mod tests {
         input.bytes.push(b'x');
         let too_long = Err(ProtocolError::TooLong { max: 1000 });
         assert_eq!(input.next(LIMITS, &mut Vec::new()), too_long);
+    }
+
+    /// Found by a fuzzer: whether a line was refused depended on how it arrived.
+    #[test]
+    fn a_line_that_is_too_long_is_refused_also_when_it_arrives_at_once() {
+        for (len, is_refused) in [(1000, false), (1001, true)] {
+            let mut bytes = vec![b'x'; len];
+            bytes.push(b'\n');
+            let mut input = Input {
+                bytes,
+                ..Input::default()
+            };
+            let next = input.next(LIMITS, &mut Vec::new());
+            let expected = if is_refused {
+                Err(ProtocolError::TooLong { max: 1000 })
+            } else {
+                Ok(Some(Request::Line(0..len)))
+            };
+            assert_eq!(next, expected, "{len} bytes");
+        }
     }
 }
