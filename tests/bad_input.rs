@@ -436,3 +436,32 @@ fn an_empty_path_is_named_as_what_is_wrong() {
     let error = Store::open("").unwrap_err();
     assert_eq!(error.to_string(), format!("option dir: {reason}"));
 }
+
+/// Writes a number over the one at `offset` of the manifest, with its checksum.
+fn set_in_manifest(dir: &Path, offset: usize, number: u64) {
+    let path = dir.join("MANIFEST");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[offset..offset + 8].copy_from_slice(&number.to_le_bytes());
+    let covered = bytes.len() - 4;
+    let checksum = crc32fast::hash(&bytes[..covered]);
+    bytes[covered..].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+}
+
+/// Found by a fuzzer: the next id after the highest was 0.
+#[test]
+fn a_store_that_is_out_of_segment_ids_refuses_writes_and_stays_whole() {
+    let dir = closed_store();
+    // docs/FORMAT.md: the next segment's id.
+    set_in_manifest(dir.path(), 56, u64::MAX - 1);
+    let store = Store::builder(dir.path())
+        .segment_size(512)
+        .build_store()
+        .unwrap();
+    let refused = (0..100_u8).find_map(|key| store.put([key % 20], [key % 20; 50]).err());
+    let error = refused.unwrap();
+    assert!(matches!(error, Error::Exhausted { .. }), "{error:?}");
+    assert_names(&error, "segment ids");
+    drop(store);
+    assert_still_whole(dir.path());
+}

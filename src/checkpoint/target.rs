@@ -317,7 +317,7 @@ impl<'a, D: Disk> Target<'a, D> {
     fn manifest(&self, snapshot: &Snapshot<D>, added: &mut Added) -> Result<Manifest> {
         let mut next = snapshot.manifest.clone();
         if let Some(old) = &self.found.manifest {
-            next.generation = next.generation.max(old.generation + 1);
+            next.generation = next.generation.max(old.generation.wrapping_add(1));
             next.clock_ms = next.clock_ms.max(old.clock_ms);
         }
         let beyond = self.beyond(next.next_segment)?;

@@ -43,7 +43,7 @@ pub(crate) trait Surroundings<D: Disk> {
     /// Fails if the disk has no room for outputs of `len` bytes.
     fn check_room(&self, len: u64) -> Result<()>;
     /// The header of a new segment, with an id that nothing else has.
-    fn new_header(&self, base_seq: SeqNo) -> SegmentHeader;
+    fn new_header(&self, base_seq: SeqNo) -> Result<SegmentHeader>;
 }
 
 /// A segment that is merged.
@@ -263,7 +263,7 @@ impl<D: Disk> Merge<D> {
             self.writing = Some(OutputWriter::create(
                 &self.disk,
                 &self.dir,
-                around.new_header(base),
+                around.new_header(base)?,
                 self.hasher,
                 expected.min(max_len),
                 max_len,

@@ -130,6 +130,14 @@ impl Manifest {
         self.history.map_or(0, |_| HAS_HISTORY)
     }
 
+    /// Sets an id aside, that no segment has had. `None` if there are no more: the highest is never
+    /// given out, since the next one has to be higher.
+    pub(crate) fn take_id(&mut self) -> Option<SegmentId> {
+        let id = self.next_segment;
+        self.next_segment = SegmentId(id.0.checked_add(1)?);
+        Some(id)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let len = HEADER_LEN + HISTORY_LEN + self.segments.len() * ENTRY_LEN + CHECKSUM_LEN;
         let mut out = Vec::with_capacity(len);
@@ -287,6 +295,16 @@ mod tests {
             ..manifest()
         };
         assert_eq!(Manifest::decode(&next.encode()), no_number);
+    }
+
+    #[test]
+    fn the_highest_id_is_never_given_out() {
+        let mut manifest = manifest();
+        manifest.next_segment = SegmentId(u64::MAX - 1);
+        assert_eq!(manifest.take_id(), Some(SegmentId(u64::MAX - 1)));
+        assert_eq!(manifest.take_id(), None);
+        assert_eq!(manifest.next_segment, SegmentId(u64::MAX));
+        assert!(Manifest::decode(&manifest.encode()).is_ok());
     }
 
     #[test]

@@ -60,8 +60,9 @@ impl SegmentId {
         self.0
     }
 
+    /// The one after it; the highest has none, and is never given out.
     pub(crate) fn next(self) -> SegmentId {
-        SegmentId(self.0 + 1)
+        SegmentId(self.0.saturating_add(1))
     }
 }
 

@@ -347,10 +347,9 @@ impl<D: Disk> Log<D> {
     }
 
     /// Sets an id aside for the output of a merge.
-    pub(crate) fn reserve_id(&mut self) -> SegmentId {
-        let id = self.manifest.next_segment;
-        self.manifest.next_segment = id.next();
-        id
+    pub(crate) fn reserve_id(&mut self) -> Result<SegmentId> {
+        let what = "segment ids";
+        self.manifest.take_id().ok_or(Error::Exhausted { what })
     }
 
     /// The header of a segment that begins now.
@@ -366,7 +365,7 @@ impl<D: Disk> Log<D> {
     /// The manifest of the commit after this one, nothing changed yet.
     pub(crate) fn next_manifest(&self, clock_ms: u64) -> Manifest {
         let mut next = self.manifest.clone();
-        next.generation += 1;
+        next.generation = next.generation.wrapping_add(1);
         next.next_seq = self.next_seq;
         next.clock_ms = next.clock_ms.max(clock_ms);
         next

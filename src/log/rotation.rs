@@ -63,7 +63,7 @@ impl<D: Disk> Log<D> {
     /// The new file comes first: a full disk is met before anything has changed.
     fn rotate(&mut self, room: Room, capacity: u64, clock_ms: u64) -> Result<(), LogError> {
         // Set aside whatever comes of it: a file that cannot be removed again keeps its name.
-        let id = self.reserve_id();
+        let id = self.reserve_id().map_err(LogError::Unchanged)?;
         let mut next = self.next_manifest(clock_ms);
         let header = self.new_header(id, self.next_seq);
         let needed = HEADER_LEN + self.with_end(room) + FOOTER_LEN;

@@ -168,8 +168,7 @@ pub(crate) fn recover<D: Disk>(
         };
         let mut sealed = Vec::new();
         if found.is_unproven() {
-            let copy = manifest.next_segment;
-            reserve(&source, &mut manifest, id)?;
+            let copy = reserve(&source, &mut manifest, id)?;
             sealed.push(seal(copy, source.copy_unproven(&found, copy)?));
         }
         if let Some((opened, end)) = source.keep_proven(found)? {
@@ -181,7 +180,7 @@ pub(crate) fn recover<D: Disk>(
     }
     mend(&source, &mut ready, &mut report)?;
     if changed {
-        manifest.generation += 1;
+        manifest.generation = manifest.generation.wrapping_add(1);
         commit(disk, dir, &manifest)?;
     }
     if let Some(ending) = ending {
@@ -206,13 +205,19 @@ pub(crate) fn recover<D: Disk>(
 
 /// Sets an id aside for a copy of the end of the interrupted segment `id`, and tells the manifest
 /// the next sequence number: a copy that a crash leaves behind must not look newer than it.
-fn reserve<D: Disk>(source: &Source<'_, D>, manifest: &mut Manifest, id: SegmentId) -> Result<()> {
-    manifest.generation += 1;
-    manifest.next_segment = manifest.next_segment.next();
+fn reserve<D: Disk>(
+    source: &Source<'_, D>,
+    manifest: &mut Manifest,
+    id: SegmentId,
+) -> Result<SegmentId> {
+    let what = "segment ids";
+    let copy = manifest.take_id().ok_or(Error::Exhausted { what })?;
+    manifest.generation = manifest.generation.wrapping_add(1);
     let mut reserved = manifest.clone();
     reserved.segments.push((id, SegmentState::Active));
     reserved.segments.sort_unstable_by_key(|(id, _)| *id);
-    commit(source.disk, source.dir, &reserved)
+    commit(source.disk, source.dir, &reserved)?;
+    Ok(copy)
 }
 
 /// Makes an empty store: a manifest that names no segment.

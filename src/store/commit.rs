@@ -247,12 +247,14 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Turns a failed step of the log into the caller's error. Only a full disk or a limit, which
-    /// can pass, leave the store in use.
+    /// can pass, and a number that there is no more of, leave the store in use.
     pub(crate) fn log_failed(&self, writer: &mut Writer<D>, error: LogError) -> Error {
         match error {
-            LogError::Unchanged(error @ (Error::DiskFull { .. } | Error::ResourceLimit { .. })) => {
-                error
-            }
+            LogError::Unchanged(
+                error @ (Error::DiskFull { .. }
+                | Error::ResourceLimit { .. }
+                | Error::Exhausted { .. }),
+            ) => error,
             LogError::Unchanged(error) | LogError::Broken(error) => self.break_down(writer, error),
         }
     }

@@ -151,10 +151,10 @@ impl<D: Disk> Surroundings<D> for Around<'_, D> {
         self.engine.check_room_for_merge(len)
     }
 
-    fn new_header(&self, base_seq: SeqNo) -> SegmentHeader {
+    fn new_header(&self, base_seq: SeqNo) -> Result<SegmentHeader> {
         let mut writer = self.engine.lock_writer();
-        let id = writer.log.reserve_id();
-        writer.log.new_header(id, base_seq)
+        let id = writer.log.reserve_id()?;
+        Ok(writer.log.new_header(id, base_seq))
     }
 }
 

@@ -287,7 +287,7 @@ impl<D: Disk> Tail<D> {
             |offset, record| {
                 let before = found.last().map(|&(_, seq)| seq).or(self.last_seq);
                 let seq = record.seq(base);
-                gap |= before.is_some_and(|before: SeqNo| before.0 + 1 != seq.0);
+                gap |= before.is_some_and(|before: SeqNo| before.next() != seq);
                 found.push((offset, seq));
             },
         );
