@@ -2,17 +2,42 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../fuzz/oracles/allocation.rs"]
+mod allocation;
+#[path = "../fuzz/oracles/api.rs"]
+mod api;
+#[path = "../fuzz/oracles/contents.rs"]
+mod contents;
+#[path = "../fuzz/oracles/crash.rs"]
+mod crash;
+#[path = "../fuzz/oracles/directory.rs"]
+mod directory;
 #[path = "../fuzz/oracles/inline.rs"]
 mod inline;
+#[path = "../fuzz/oracles/program.rs"]
+mod program;
 #[path = "../fuzz/oracles/resp.rs"]
 mod resp;
+#[path = "../fuzz/oracles/stream.rs"]
+mod stream;
 
 use std::fs;
 use std::path::Path;
 
-/// Calls `target` with every file of a corpus, with each of its bytes changed a little, and cut
-/// off at every length.
-fn replay(corpus: &str, target: fn(&[u8])) {
+use allocation::{Bound, DECODER, SEGMENT, STORE, STREAM};
+
+#[global_allocator]
+static ALLOCATOR: allocation::Counting = allocation::Counting;
+
+/// How many of an input's changes are tried: every one where that takes no time, some where each opens
+/// stores.
+const EVERY: usize = usize::MAX;
+const SOME: usize = 8;
+
+/// Calls `target` with every file of a corpus, with its bytes changed a little, and cut off; `most`
+/// bytes of each at most, at even distances.
+fn replay(corpus: &str, bound: Bound, most: usize, target: fn(&[u8])) {
+    let target = |bytes: &[u8]| allocation::bounded(bound.most(bytes.len()), || target(bytes));
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(corpus);
@@ -22,42 +47,64 @@ fn replay(corpus: &str, target: fn(&[u8])) {
         println!("{}", path.display());
         let bytes = fs::read(&path).unwrap();
         target(&bytes);
-        for at in 0..bytes.len() {
+        let step = bytes.len().div_ceil(most).max(1);
+        for at in (0..bytes.len()).step_by(step) {
             for xor in [0x01, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= xor;
                 target(&changed);
             }
         }
-        (0..bytes.len()).for_each(|len| target(&bytes[..len]));
+        let lens = (0..bytes.len()).step_by(step);
+        lens.for_each(|len| target(&bytes[..len]));
         files += 1;
     }
     assert!(files > 0, "{} is empty", dir.display());
 }
 
 #[test]
+fn no_record_of_the_corpus_breaks_a_promise() {
+    replay("record", SEGMENT, EVERY, crabkv::fuzzing::record);
+}
+
+#[test]
 fn no_segment_of_the_corpus_breaks_a_promise() {
-    replay("segment", crabkv::fuzzing::segment);
+    replay("segment", SEGMENT, EVERY, crabkv::fuzzing::segment);
 }
 
 #[test]
 fn no_hint_file_of_the_corpus_breaks_a_promise() {
-    replay("hint", crabkv::fuzzing::hint);
+    replay("hint", DECODER, EVERY, crabkv::fuzzing::hint);
 }
 
 #[test]
 fn no_manifest_of_the_corpus_breaks_a_promise() {
-    replay("manifest", crabkv::fuzzing::manifest);
+    replay("manifest", DECODER, EVERY, crabkv::fuzzing::manifest);
+}
+
+#[test]
+fn no_directory_of_the_corpus_breaks_a_promise() {
+    replay("directory", STORE, SOME, directory::directory);
+}
+
+#[test]
+fn no_program_of_the_corpus_breaks_a_promise() {
+    replay("api", STORE, SOME, api::api);
+}
+
+#[test]
+fn no_crash_of_the_corpus_breaks_a_promise() {
+    replay("crash", STORE, SOME, crash::crash);
 }
 
 #[test]
 fn no_request_of_the_corpus_breaks_a_promise() {
-    replay("resp", resp::resp);
+    replay("resp", STREAM, EVERY, resp::resp);
 }
 
 #[test]
 fn no_line_of_the_corpus_breaks_a_promise() {
-    replay("inline", inline::inline);
+    replay("inline", STREAM, EVERY, inline::inline);
 }
 
 /// What a fuzzer does, without one: each input is a change of one before it, from a fixed beginning.

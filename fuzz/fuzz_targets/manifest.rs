@@ -1,5 +1,15 @@
-//! `cargo +nightly fuzz run manifest`
+//! `fuzz/run 60 manifest`: a manifest.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| crabkv::fuzzing::manifest(bytes));
+#[path = "../oracles/allocation.rs"]
+mod allocation;
+
+#[global_allocator]
+static ALLOCATOR: allocation::Counting = allocation::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    allocation::bounded(allocation::DECODER.most(bytes.len()), || {
+        crabkv::fuzzing::manifest(bytes)
+    });
+});

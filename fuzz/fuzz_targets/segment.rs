@@ -1,5 +1,15 @@
-//! `cargo +nightly fuzz run segment`
+//! `fuzz/run 60 segment`: a segment.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| crabkv::fuzzing::segment(bytes));
+#[path = "../oracles/allocation.rs"]
+mod allocation;
+
+#[global_allocator]
+static ALLOCATOR: allocation::Counting = allocation::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    allocation::bounded(allocation::SEGMENT.most(bytes.len()), || {
+        crabkv::fuzzing::segment(bytes)
+    });
+});

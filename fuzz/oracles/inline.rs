@@ -6,10 +6,19 @@ mod splitter;
 
 use splitter::{SplitError, quote, split};
 
+use super::stream::stream;
+
 const MOST_WORDS: usize = 8;
 
-/// A line.
-pub(crate) fn inline(line: &[u8]) {
+/// Lines, each ended by a line feed but the last.
+pub(crate) fn inline(lines: &[u8]) {
+    stream(lines);
+    lines.split(|byte| *byte == b'\n').for_each(one_line);
+    one_line(lines);
+}
+
+/// A line. Line feeds in it are blanks.
+fn one_line(line: &[u8]) {
     match split(line, MOST_WORDS) {
         Ok(words) => {
             assert!(words.len() <= MOST_WORDS, "too many words");

@@ -1,19 +1,10 @@
 //! The parser of requests, with what holds for any bytes. The fuzzer calls it, and so does the replay of
-//! its corpus; the parser is part of the program, so both read its file.
-
-#[path = "../../src/server/resp/parse.rs"]
-#[allow(dead_code, reason = "nobody is told of errors here")]
-mod parse;
+//! its corpus.
 
 use std::ops::Range;
 
-use parse::{Limits, Parsed, parse};
-
-/// Small enough to be met by chance.
-const LIMITS: Limits = Limits {
-    arguments: 8,
-    bytes: 64,
-};
+use super::stream::parse::{Parsed, parse};
+use super::stream::{LIMITS, stream};
 
 /// No input makes it look longer than this, which would take time and find nothing.
 const MOST_BYTES: usize = 256;
@@ -23,6 +14,7 @@ pub(crate) fn resp(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(MOST_BYTES)];
     let bytes = [b"*", bytes.strip_prefix(b"*").unwrap_or(bytes)].concat();
     let mut arguments = Vec::new();
+    stream(&bytes);
     let parsed = parse(&bytes, LIMITS, &mut arguments);
     assert!(arguments.len() <= LIMITS.arguments, "too many arguments");
     match parsed {
