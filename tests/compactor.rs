@@ -685,16 +685,16 @@ fn a_damaged_segment_does_not_keep_the_others_from_being_compacted() {
 #[test]
 fn a_reserve_that_another_process_left_unfinished_is_made_whole() {
     let disk = SimDisk::new(18);
-    let builder = sim_builder(64 * KIB);
+    let builder = sim_builder(616 * KIB);
     drop(builder.build_store_on(disk.clone()).unwrap());
     // As a crash leaves it between its creation and the reservation of its room.
     let path = Path::new("/db/RESERVE");
     disk.write_raw(path, &[]);
-    let store = sim_builder(64 * KIB).build_store_on(disk.clone()).unwrap();
+    let store = sim_builder(616 * KIB).build_store_on(disk.clone()).unwrap();
     for number in 0..100 {
         store.put(key(number), [1; 1000]).unwrap();
     }
-    assert_eq!(disk.read_raw(path).unwrap().len() as u64, 4 * KIB);
+    assert_eq!(disk.read_raw(path).unwrap().len() as u64, 16 * KIB);
 }
 
 #[test]
@@ -764,4 +764,29 @@ fn a_write_on_a_full_disk_waits_for_the_whole_merge_that_makes_room_for_it() {
     while store.put(key(1000), &value).is_ok() {}
     store.resume_compaction();
     store.put(key(1001), &value).unwrap();
+}
+
+#[test]
+fn a_compaction_without_room_for_all_takes_what_needs_none() {
+    let mut failed = 0;
+    for room in (2 * KIB..12 * KIB).step_by(100) {
+        let disk = SimDisk::new(22);
+        let builder = sim_builder(8 * KIB).auto_compaction(false);
+        let store = builder.build_store_on(disk.clone()).unwrap();
+        // Two segments of which nothing is needed, and one of which most is.
+        for number in 0..20 {
+            store.put(key(number), [1; 1000]).unwrap();
+        }
+        for number in 0..15 {
+            store.delete(key(number)).unwrap();
+        }
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        store
+            .compact()
+            .unwrap_or_else(|error| panic!("{room}: {error}"));
+        assert_eq!(store.len(), 5);
+        assert!(disk.used_bytes() < 9 * KIB, "{}", disk.used_bytes());
+        failed += u64::from(store.stats().merges > 1);
+    }
+    assert!(failed > 0, "there was always room for all");
 }

@@ -5,7 +5,7 @@
 //! promise about space would break. A merge that fails leaves everything as it was, and the next
 //! try waits a little longer each time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -434,12 +434,18 @@ impl<D: Disk> Engine<D> {
         };
         segments.sort_by_key(|(slot, _)| base_of.get(slot).copied());
         let (mut full, before) = (None, total.segments_merged);
-        for batch in pick::batches(&segments, at) {
+        let mut batches = VecDeque::from(pick::batches(&segments, at));
+        while let Some(batch) = batches.pop_front() {
             work.run = Some(self.begin_run(&batch));
             work.bytes_done = 0;
             match self.finish_run(work, total) {
-                // Another one may make room.
-                Err(error @ Error::DiskFull { .. }) => full = Some(error),
+                // Another one may make room, or a part of it: some need none.
+                Err(error @ Error::DiskFull { .. }) => {
+                    full = Some(error);
+                    if batch.len() > 1 {
+                        batches.extend(batch.into_iter().map(|slot| vec![slot]));
+                    }
+                }
                 finished => finished?,
             }
             if total.cancelled {

@@ -1,8 +1,8 @@
 //! Room for when the disk is full: a file that is given back so that deletes and compaction, which
 //! make room, still work when ordinary writes no longer do.
 //!
-//! It holds a sixteenth of a segment. Whoever finds the disk full for lack of it gives it back;
-//! it is made again after the next rotation or merge that finds room.
+//! It holds a sixteenth of a segment, and at least a few pages. Whoever finds the disk full for lack
+//! of it gives it back; it is made again after the next rotation or merge that finds room.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,13 @@ use crate::log::LogError;
 /// The reserve is one part in so many of a segment.
 const PART_OF_SEGMENT: u64 = 16;
 
-/// A reserve of less than this, of segments that only tests have, is not worth a file.
-const MIN_LEN: u64 = 4096;
+/// Segments so short that this part would be less than a page, which only tests have, are not worth
+/// a reserve.
+const MIN_PART: u64 = 4096;
+
+/// A reserve is no less than this: a manifest, a small segment and its hint file take a page each,
+/// however short they are.
+const MIN_LEN: u64 = 16 << 10;
 
 /// Whether there is a reserve, and whether the disk was full when somebody last asked it for room.
 #[derive(Default)]
@@ -38,8 +43,12 @@ impl Reserve {
 }
 
 impl<D: Disk> Engine<D> {
+    /// How long the reserve is; 0 for none.
     fn reserve_len(&self) -> u64 {
-        self.settings.segment_size / PART_OF_SEGMENT
+        match self.settings.segment_size / PART_OF_SEGMENT {
+            0..MIN_PART => 0,
+            part => part.max(MIN_LEN),
+        }
     }
 
     /// Makes the reserve if it is not there and the disk has room for it and more.
@@ -47,7 +56,7 @@ impl<D: Disk> Engine<D> {
         let len = self.reserve_len();
         let is_there = self.reserve.is_there.load(Ordering::Relaxed);
         // A disk that was full until now is left alone until a segment has found room there.
-        if len < MIN_LEN || is_there || self.reserve.was_full() {
+        if len == 0 || is_there || self.reserve.was_full() {
             return;
         }
         let path = self.settings.dir.join(names::RESERVE);
@@ -88,7 +97,7 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// How many bytes a merge may write.
+    /// How many bytes of records a merge may copy.
     pub(crate) fn room_for_merge(&self) -> u64 {
         let reserve = if self.reserve.is_there.load(Ordering::Relaxed) {
             self.reserve_len()
@@ -97,7 +106,9 @@ impl<D: Disk> Engine<D> {
         };
         // Who cannot be asked is tried.
         let available = self.disk.available_space(&self.settings.dir);
-        available.unwrap_or(u64::MAX).saturating_add(reserve)
+        let available = available.unwrap_or(u64::MAX).saturating_add(reserve);
+        // The rest is for hint files, as in `check_room_for_merge`.
+        available / 9 * 8
     }
 
     /// Fails, before anything is written, if the disk has no room for outputs of `len` bytes and
