@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crabkv::disk::{Disk, SimDisk};
-use crabkv::{CrabKvBuilder, Cursor, Error, ReadMode, SeqNo, Store, verify_on};
+use crabkv::{CrabKvBuilder, Cursor, Error, ReadMode, SeqNo, Store, restore_on, verify_on};
 
 use super::contents::{DIR, SimStore, State, builder, contents, entry_of, show, visible};
 use super::program::{Bytes, CHECKPOINT, OPS, Op, key, remove_hints};
@@ -233,6 +233,21 @@ impl Run {
             show(&self.seen()),
             "the changes lead elsewhere"
         );
+        self.watch(last);
+    }
+
+    /// Who watches from the beginning comes to the same end.
+    fn watch(&self, last: Option<SeqNo>) {
+        let mut watch = self.store().watch_from(SeqNo::new(0), "");
+        let mut seen = None;
+        loop {
+            match watch.try_next() {
+                Ok(Some(change)) => seen = Some(change.seq),
+                Ok(None) => break,
+                Err(error) => panic!("a watch fails: {error}"),
+            }
+        }
+        assert_eq!(seen, last, "a watch ends elsewhere");
     }
 
     fn verify(&self) {
@@ -267,6 +282,15 @@ impl Run {
         match opened {
             Ok(copy) => same("the checkpoint", &copy, &self.seen(), &self.state),
             Err(error) => panic!("the checkpoint does not open: {error}"),
+        }
+        // A number of its own for each: what is there is not restored over.
+        let to = format!("/restored-{}", self.disk.ops());
+        let restored = restore_on(&self.disk, CHECKPOINT, &to, |_| ControlFlow::Continue(()));
+        assert!(restored.is_ok(), "{restored:?}");
+        let builder = Store::builder(&to).create_if_missing(false);
+        match builder.build_store_on(self.disk.clone()) {
+            Ok(copy) => same("what is restored", &copy, &self.seen(), &self.state),
+            Err(error) => panic!("what is restored does not open: {error}"),
         }
     }
 }
