@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::{
-    Op, Rng, State, contents, delete, effort, is_kind, put, put_ttl, seed, show, sim_builder,
+    Op, Rng, State, contents, delete, effort, is_kind, put, put_ttl, seal, seed, show, sim_builder,
     visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
@@ -98,5 +98,34 @@ fn a_deleted_key_does_not_take_another_of_its_hash_along() {
         for key in 0..50_u8 {
             assert_eq!(store.contains_key([key]).unwrap(), key % 2 == 1, "{key}");
         }
+    }
+}
+
+#[test]
+fn a_damaged_record_does_not_bring_back_an_older_value_of_its_key() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, 1);
+    // As many as make sure that some of them share a hash with the one.
+    for number in 0..4 {
+        store.put(format!("other {number}"), "1").unwrap();
+    }
+    store.put("the key", "old").unwrap();
+    seal(&store);
+    store.put("the key", "new").unwrap();
+    seal(&store);
+    drop(store);
+
+    let dir = Path::new("/db");
+    let files = disk.files(dir).into_iter();
+    let mut segments = files.filter(|(name, _)| is_kind(name, "seg"));
+    let find = |bytes: &[u8]| bytes.windows(7).position(|window| window == b"the key");
+    let (name, bytes) = segments.by_ref().nth(1).unwrap();
+    // Now it is the record of another key.
+    disk.corrupt(&dir.join(name), find(&bytes).unwrap() as u64, 1);
+
+    let builder = sim_builder(512).hash_bits(1);
+    match builder.build_store_on(disk) {
+        Err(error) => assert!(error.is_corruption(), "{error}"),
+        Ok(store) => assert!(store.get("the key").is_err()),
     }
 }

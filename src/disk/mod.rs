@@ -23,7 +23,7 @@ pub use os::{OsDisk, OsFile, OsLock};
 pub(crate) use region::AppendBuffer;
 pub use region::Region;
 #[cfg(any(test, feature = "sim"))]
-pub use sim::{CrashPlan, FailKind, SimDisk, SimFile, SimLock};
+pub use sim::{CrashPlan, FailKind, OpKind, SimDisk, SimFile, SimLock};
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

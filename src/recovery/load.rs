@@ -19,6 +19,7 @@ use crate::index::{IndexHash, IndexWriter, Location, partition_bits};
 use crate::log::{SegmentTable, Slot, Usage};
 use crate::reclaim::{Collector, Pin};
 use crate::recovery::in_parallel;
+use crate::segment::Segment;
 
 /// A segment's hint, and the slot it has in the table.
 pub(crate) struct Loaded {
@@ -200,6 +201,11 @@ impl<D: Disk> Partition<'_, D> {
 }
 
 /// The newest entry of each key among entries of one hash, which ascend by sequence number.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`](crate::Error::Corrupt) of a record that is damaged: nobody knows which key's
+/// older values it hides.
 pub(super) fn newest_by_key<D: Disk>(
     table: &SegmentTable<D>,
     pin: &Pin<'_>,
@@ -207,9 +213,8 @@ pub(super) fn newest_by_key<D: Disk>(
 ) -> Result<Vec<KeyEntry>> {
     let mut newest: Vec<KeyEntry> = Vec::new();
     for &(entry, slot) in group {
-        let key = with_record(table, pin, slot, entry.offset, |record| {
-            record.key().to_vec()
-        })?;
+        let segment = segment_in(table, pin, slot);
+        let key = segment.with_sound_record(entry.offset, |record| record.key().to_vec())?;
         // Ascending sequence numbers: the last one seen of a key is its newest.
         match newest.iter_mut().find(|(other, _)| *other == key) {
             Some((_, settled)) => *settled = (entry, slot),
@@ -242,7 +247,14 @@ pub(super) fn with_record<D: Disk, R>(
     offset: u64,
     read: impl FnOnce(&Record<'_>) -> R,
 ) -> Result<R> {
+    segment_in(table, pin, slot).with_record(offset, read)
+}
+
+fn segment_in<'p, D: Disk>(
+    table: &'p SegmentTable<D>,
+    pin: &'p Pin<'_>,
+    slot: Slot,
+) -> &'p Segment<D> {
     let segment = table.get(pin, slot);
-    let segment = segment.unwrap_or_else(|| unreachable!("a slot is filled before it is loaded"));
-    segment.with_record(offset, read)
+    segment.unwrap_or_else(|| unreachable!("a slot is filled before it is loaded"))
 }

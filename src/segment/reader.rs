@@ -194,6 +194,20 @@ impl<D: Disk> Segment<D> {
             .map_err(|reason| self.damage(offset, &reason))
     }
 
+    /// As [`with_record`](Segment::with_record), of a record whose checksum is right.
+    pub(crate) fn with_sound_record<R>(
+        &self,
+        offset: u64,
+        read: impl FnOnce(&Record<'_>) -> R,
+    ) -> Result<R> {
+        let read = |record: &Record<'_>| {
+            let is_sound = record.is_valid(self.checksum_seed(), offset);
+            is_sound.then(|| read(record))
+        };
+        self.with_record(offset, read)?
+            .ok_or_else(|| self.damage(offset, &Invalid::Checksum))
+    }
+
     /// The error for a record at `offset` that is not sound.
     #[cold]
     pub(crate) fn damage(&self, offset: u64, reason: &Invalid) -> Error {

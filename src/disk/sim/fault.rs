@@ -62,6 +62,44 @@ impl FailKind {
     }
 }
 
+/// What an operation does, for tests that choose which to fail by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum OpKind {
+    /// Making a directory.
+    CreateDir,
+    /// Making a file.
+    Create,
+    /// Writing into a file.
+    Write,
+    /// Cutting or extending a file.
+    SetLen,
+    /// Reserving room for a file.
+    Preallocate,
+    /// Syncing a file.
+    SyncData,
+    /// Syncing a directory.
+    SyncDir,
+    /// Renaming a file.
+    Rename,
+    /// Giving a file a second name.
+    Link,
+    /// Removing a file's name.
+    Unlink,
+    /// Opening a file that exists.
+    Open,
+    /// Reading from a file.
+    Read,
+    /// Mapping a file.
+    Map,
+    /// Listing a directory.
+    List,
+    /// Asking for a file's length.
+    Len,
+    /// Asking how much room is left.
+    Space,
+}
+
 /// What an operation is told to do.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -85,17 +123,26 @@ struct Plan {
 /// The gate that every operation passes.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    pub(super) ops: u64,
-    pub(super) reads: u64,
+    /// Every operation that was tried, in order: those that change something, and those that read.
+    ops: Vec<OpKind>,
+    reads: Vec<OpKind>,
     stop_at: Option<u64>,
     is_stopped: bool,
     fail: Option<Plan>,
-    fail_reads: Option<(u64, bool)>,
+    fail_reads: Option<(u64, FailKind, bool)>,
 }
 
 impl Faults {
+    pub(super) fn ops(&self) -> &[OpKind] {
+        &self.ops
+    }
+
+    pub(super) fn reads(&self) -> &[OpKind] {
+        &self.reads
+    }
+
     pub(super) fn stop_at(&mut self, op: u64) {
-        self.stop_at = Some(self.ops.saturating_add(op));
+        self.stop_at = Some((self.ops.len() as u64).saturating_add(op));
     }
 
     /// Fails everything from now on.
@@ -105,22 +152,23 @@ impl Faults {
 
     pub(super) fn fail_at(&mut self, op: u64, kind: FailKind, once: bool) {
         self.fail = Some(Plan {
-            at: self.ops.saturating_add(op),
+            at: (self.ops.len() as u64).saturating_add(op),
             kind,
             once,
             has_hit: false,
         });
     }
 
-    pub(super) fn fail_reads_at(&mut self, read: u64, once: bool) {
-        self.fail_reads = Some((self.reads.saturating_add(read), once));
+    pub(super) fn fail_reads_at(&mut self, read: u64, kind: FailKind, once: bool) {
+        let at = (self.reads.len() as u64).saturating_add(read);
+        self.fail_reads = Some((at, kind, once));
     }
 
     /// Takes all plans back, and the power cut.
     pub(super) fn heal(&mut self) {
         *self = Faults {
-            ops: self.ops,
-            reads: self.reads,
+            ops: std::mem::take(&mut self.ops),
+            reads: std::mem::take(&mut self.reads),
             ..Faults::default()
         };
     }
@@ -133,24 +181,24 @@ impl Faults {
         Ok(())
     }
 
-    pub(super) fn read(&mut self) -> io::Result<()> {
+    pub(super) fn read(&mut self, op: OpKind) -> io::Result<()> {
         self.alive()?;
-        let number = self.reads;
-        self.reads += 1;
+        let number = self.reads.len() as u64;
+        self.reads.push(op);
         match self.fail_reads {
-            Some((at, once)) if number >= at => {
+            Some((at, kind, once)) if number >= at => {
                 if once {
                     self.fail_reads = None;
                 }
-                Err(FailKind::Eio.error())
+                Err(kind.error())
             }
             _ => Ok(()),
         }
     }
 
     /// The gate of operations that change something and can only happen or not.
-    pub(super) fn change(&mut self) -> io::Result<()> {
-        match self.pass(false) {
+    pub(super) fn change(&mut self, op: OpKind) -> io::Result<()> {
+        match self.pass(op) {
             Verdict::Go => Ok(()),
             Verdict::Stop => Err(power_cut()),
             Verdict::Fail(kind) => Err(kind.error()),
@@ -159,12 +207,12 @@ impl Faults {
     }
 
     /// The gate of operations that change something and can happen in part.
-    pub(super) fn pass(&mut self, is_sync: bool) -> Verdict {
+    pub(super) fn pass(&mut self, op: OpKind) -> Verdict {
         if let Err(error) = self.alive() {
             return Verdict::Refuse(error);
         }
-        let number = self.ops;
-        self.ops += 1;
+        let number = self.ops.len() as u64;
+        self.ops.push(op);
         if self.stop_at == Some(number) {
             self.is_stopped = true;
             return Verdict::Stop;
@@ -180,7 +228,7 @@ impl Faults {
             return Verdict::Refuse(plan.kind.error());
         }
         let kind = plan.kind;
-        if kind.is_for_syncs_only() && !is_sync {
+        if kind.is_for_syncs_only() && op != OpKind::SyncData {
             return Verdict::Go;
         }
         plan.has_hit = true;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::{fmt, mem};
 
-use super::fault::{FailKind, Verdict, power_cut};
+use super::fault::{FailKind, OpKind, Verdict, power_cut};
 use super::rng::Rng;
 use super::state::{State, lock_state};
 use crate::disk::{DiskFile, Region};
@@ -38,6 +38,14 @@ impl FileOp {
             }
             FileOp::SetLen { len } => content.resize(*len as usize, 0),
             FileOp::Preallocate { len } => grow(content, *len as usize),
+        }
+    }
+
+    fn kind(&self) -> OpKind {
+        match self {
+            FileOp::Write { .. } => OpKind::Write,
+            FileOp::SetLen { .. } => OpKind::SetLen,
+            FileOp::Preallocate { .. } => OpKind::Preallocate,
         }
     }
 
@@ -156,11 +164,9 @@ impl SimFile {
             return Err(ErrorKind::FileTooLarge.into());
         };
         let mut state = self.state();
-        state.note_moment(|| match op {
-            FileOp::Write { .. } => Some((self.id, op.clone())),
-            _ => None,
-        });
-        match state.faults.pass(false) {
+        let is_write = matches!(op, FileOp::Write { .. });
+        state.note_moment(|| is_write.then(|| (self.id, op.clone())));
+        match state.faults.pass(op.kind()) {
             Verdict::Go => {}
             Verdict::Stop => {
                 if let FileOp::Write { .. } = op {
@@ -171,7 +177,7 @@ impl SimFile {
             Verdict::Fail(kind) => {
                 if let (FailKind::ShortWrite, FileOp::Write { bytes, .. }) = (kind, &op) {
                     // Not from the disk's own random numbers, which a fault must not shift.
-                    let len = Rng::new(state.faults.ops).below(bytes.len());
+                    let len = Rng::new(state.faults.ops().len() as u64).below(bytes.len());
                     if let Some(op) = op.cut(len as u64) {
                         state.change_file(self.id, op);
                     }
@@ -199,13 +205,13 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         let mut state = self.state();
-        state.faults.read()?;
+        state.faults.read(OpKind::Len)?;
         Ok(state.file(self.id).volatile.len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
-        state.faults.read()?;
+        state.faults.read(OpKind::Read)?;
         let file = state.file(self.id);
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buf.len());
@@ -241,7 +247,7 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         state.note_moment(|| None);
-        match state.faults.pass(true) {
+        match state.faults.pass(OpKind::SyncData) {
             Verdict::Go => state.file_mut(self.id).sync(),
             Verdict::Stop => Err(power_cut()),
             Verdict::Fail(kind) => state.file_mut(self.id).fail_sync(kind),
@@ -251,7 +257,7 @@ impl DiskFile for SimFile {
 
     fn map(&self, len: usize) -> io::Result<Region> {
         let mut state = self.state();
-        state.faults.read()?;
+        state.faults.read(OpKind::Map)?;
         let file = state.file(self.id);
         let bytes = file.volatile.get(..len).ok_or(ErrorKind::UnexpectedEof)?;
         if file.unreadable.is_empty() {

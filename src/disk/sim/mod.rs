@@ -47,7 +47,7 @@ use self::state::{ROOT, State, components, lock_state};
 use super::{DirEntry, Disk, LockError, OpenMode};
 
 pub use self::crash::CrashPlan;
-pub use self::fault::FailKind;
+pub use self::fault::{FailKind, OpKind};
 pub use self::file::SimFile;
 
 /// A simulated disk. A clone is another handle to the same disk.
@@ -90,12 +90,22 @@ impl SimDisk {
     /// How many operations that change the disk have been tried, failed ones included; those
     /// after a power cut are not.
     pub fn ops(&self) -> u64 {
-        self.state().faults.ops
+        self.state().faults.ops().len() as u64
+    }
+
+    /// What each of the operations that [`ops`](SimDisk::ops) counts was to do, in order.
+    pub fn op_kinds(&self) -> Vec<OpKind> {
+        self.state().faults.ops().to_vec()
     }
 
     /// How many operations that only read have been tried.
     pub fn reads(&self) -> u64 {
-        self.state().faults.reads
+        self.state().faults.reads().len() as u64
+    }
+
+    /// What each of the operations that [`reads`](SimDisk::reads) counts was to do, in order.
+    pub fn read_kinds(&self) -> Vec<OpKind> {
+        self.state().faults.reads().to_vec()
     }
 
     /// Cuts the power during the operation that changes the disk as number `op` from now on,
@@ -132,7 +142,12 @@ impl SimDisk {
     /// Makes reading operation number `read` from now on, counted from 0, fail with an I/O error;
     /// and unless it is only `once`, all that follow. Replaces an earlier call.
     pub fn fail_reads_at(&self, read: u64, once: bool) {
-        self.state().faults.fail_reads_at(read, once);
+        self.fail_reads_with(read, FailKind::Eio, once);
+    }
+
+    /// As [`fail_reads_at`](SimDisk::fail_reads_at), with this error.
+    pub fn fail_reads_with(&self, read: u64, kind: FailKind, once: bool) {
+        self.state().faults.fail_reads_at(read, kind, once);
     }
 
     /// Takes back `stop_at`, `fail_at` and `fail_reads_at`, whether they have struck or not. What
@@ -187,7 +202,7 @@ impl Disk for SimDisk {
                 Some(Target::File(_)) => return Err(ErrorKind::NotADirectory.into()),
                 Some(Target::Directory(id)) => (*id, parent.durable.contains_key(&name)),
                 None => {
-                    state.change()?;
+                    state.change(OpKind::CreateDir)?;
                     let id = DirId(state.directories.len());
                     state.directories.push(Directory::default());
                     let target = Target::Directory(id);
@@ -196,7 +211,7 @@ impl Disk for SimDisk {
                 }
             };
             if !is_durable {
-                state.change()?;
+                state.change(OpKind::SyncDir)?;
                 state.directories[at.0].sync();
             }
             at = next;
@@ -206,7 +221,7 @@ impl Disk for SimDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut state = self.state();
-        state.faults.read()?;
+        state.faults.read(OpKind::List)?;
         let dir = state.directory(dir)?;
         let entries = state.directories[dir.0].volatile.iter();
         Ok(entries
@@ -220,7 +235,7 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
         let mut state = self.state();
         let id = if mode == OpenMode::CreateNew {
-            state.change()?;
+            state.change(OpKind::Create)?;
             let (dir, name) = state.split(path)?;
             if state.directories[dir.0].volatile.contains_key(&name) {
                 return Err(ErrorKind::AlreadyExists.into());
@@ -230,7 +245,7 @@ impl Disk for SimDisk {
             state.change_dir(dir, DirOp::Link { name, target });
             id
         } else {
-            state.faults.read()?;
+            state.faults.read(OpKind::Open)?;
             state.file_at(path)?
         };
         state.file_mut(id).handle_count += 1;
@@ -239,7 +254,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.change()?;
+        state.change(OpKind::Rename)?;
         let target = Target::File(state.file_at(from)?);
         let (from, _) = state.split(from)?;
         let (dir, to) = state.split(to)?;
@@ -261,7 +276,7 @@ impl Disk for SimDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.change()?;
+        state.change(OpKind::Link)?;
         if state.refuses_hard_links {
             return Err(ErrorKind::CrossesDevices.into());
         }
@@ -281,14 +296,14 @@ impl Disk for SimDisk {
 
     fn available_space(&self, dir: &Path) -> io::Result<u64> {
         let mut state = self.state();
-        state.faults.read()?;
+        state.faults.read(OpKind::Space)?;
         state.directory(dir)?;
         Ok(state.room())
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.change()?;
+        state.change(OpKind::Unlink)?;
         let target = Target::File(state.file_at(path)?);
         let (dir, name) = state.split(path)?;
         state.change_dir(dir, DirOp::Unlink { name, target });
@@ -297,7 +312,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.change()?;
+        state.change(OpKind::SyncDir)?;
         let dir = state.directory(dir)?;
         state.directories[dir.0].sync();
         state.forget_all_unreachable();
@@ -356,8 +371,8 @@ impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
         f.debug_struct("SimDisk")
-            .field("ops", &state.faults.ops)
-            .field("reads", &state.faults.reads)
+            .field("ops", &state.faults.ops().len())
+            .field("reads", &state.faults.reads().len())
             .field("files", &state.files.len())
             .finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::{DirId, DirOp, Directory, Target};
-use super::fault::Faults;
+use super::fault::{Faults, OpKind};
 use super::file::{FileId, FileOp, FileState};
 use super::rng::Rng;
 
@@ -71,9 +71,9 @@ impl State {
     }
 
     /// The gate of operations that change something and can only happen or not.
-    pub(super) fn change(&mut self) -> io::Result<()> {
+    pub(super) fn change(&mut self, op: OpKind) -> io::Result<()> {
         self.note_moment(|| None);
-        self.faults.change()
+        self.faults.change(op)
     }
 
     pub(super) fn file(&self, id: FileId) -> &FileState {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::{CrashPlan, FailKind, SimDisk, SimFile};
+use super::{CrashPlan, FailKind, OpKind, SimDisk, SimFile};
 use crate::disk::{DirEntry, Disk, DiskFile, LockError, OpenMode};
 
 fn path(name: &str) -> PathBuf {
@@ -431,6 +431,19 @@ fn the_chosen_read_fails_once_or_for_ever() {
     assert!(disk.list(Path::new("/")).is_err());
     assert!(disk.open(&path("a"), OpenMode::Read).is_err());
     file.write_at(b"X", 0).unwrap();
+}
+
+#[test]
+fn operations_are_told_apart_and_reads_fail_with_any_error() {
+    let disk = SimDisk::new(0);
+    let file = create(&disk, "a", b"abc");
+    sync_root(&disk);
+    let changes = [OpKind::Create, OpKind::Write, OpKind::SyncDir];
+    assert_eq!(disk.op_kinds(), changes);
+    disk.fail_reads_with(1, FailKind::Os(24), true);
+    assert_eq!(file.len().unwrap(), 3);
+    assert_eq!(file.map(1).err().unwrap().raw_os_error(), Some(24));
+    assert_eq!(disk.read_kinds(), [OpKind::Len, OpKind::Map]);
 }
 
 #[test]
