@@ -30,7 +30,7 @@ fn child_that_holds_a_lock() {
     };
     let mut out = std::io::stdout();
     out.write_all(format!("says {line}\n").as_bytes()).unwrap();
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    #[cfg(any(target_os = "linux", target_os = "macos"))] // where libc has fork
     if std::env::var_os(HOW).is_some() {
         unix::fork_and_wait();
         out.write_all(b"says forked\n").unwrap();
@@ -38,7 +38,7 @@ fn child_that_holds_a_lock() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(any(target_os = "linux", target_os = "macos"))] // where libc has fork
 mod unix {
     /// Makes a copy of this process, which ends at once, and waits for its end.
     pub(super) fn fork_and_wait() {
