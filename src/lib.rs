@@ -56,12 +56,14 @@
 //!   loses, tears and reorders the latter at a power cut, and fails the operation it is told to
 //!   fail.
 //! - `fuzzing`: what the repository's fuzzers call.
+//! - `bug-bank`: deliberate bugs, for the repository's tests of its own tests. Not for use.
 //!
 //! # In the repository
 //!
 //! `docs/FORMAT.md` has the files byte by byte, `docs/RELIABILITY.md` the promises with their
 //! assumptions and tests, `docs/ARCHITECTURE.md` the map of the code.
 
+mod bugs;
 mod checkpoint;
 mod compaction;
 mod crabkv;
@@ -83,6 +85,9 @@ mod store;
 mod sync;
 mod verify;
 
+#[cfg(feature = "bug-bank")]
+#[doc(hidden)]
+pub use bugs::BUGS;
 pub use checkpoint::{CheckpointReport, RestoreReport, restore, restore_on};
 pub use compaction::{CompactionProgress, CompactionReport};
 pub use crabkv::CrabKv;

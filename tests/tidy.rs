@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 ///
 /// `segment` and `index` are strangers to each other, see [`STRANGERS`].
 const ROOMS: &[&str] = &[
+    "bugs",
     "format",
     "error",
     "progress",

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
@@ -98,8 +99,13 @@ fn whole_file<D: Disk>(
 ) -> Result<()> {
     let tmp = dir.join(names::CHECKPOINT_TMP);
     let file = create_tmp(disk, dir).map_err(|e| Error::io("create", &tmp, e))?;
-    let written =
-        write(&file, &tmp).and_then(|()| file.sync_data().map_err(|e| Error::io("sync", &tmp, e)));
+    let sync = |()| {
+        if is_planted(Bug::NameUnsyncedCopy) {
+            return Ok(());
+        }
+        file.sync_data().map_err(|e| Error::io("sync", &tmp, e))
+    };
+    let written = write(&file, &tmp).and_then(sync);
     // Windows does not rename what is open.
     drop(file);
     let path: PathBuf = dir.join(name);

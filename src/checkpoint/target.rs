@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::copy;
 use super::directory::{self, Found, check_apart, refuse};
 use super::snapshot::{Part, Snapshot};
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{CheckpointMark, ManifestMark};
@@ -142,6 +143,9 @@ impl<'a, D: Disk> Target<'a, D> {
         let manifest = self.manifest(snapshot, &mut added)?;
         if let Some(tail) = &snapshot.tail {
             meter.finish(len_of(tail), len_of(tail))?;
+        }
+        if is_planted(Bug::RemoveOldCheckpointFirst) {
+            self.remove_unnamed(&manifest);
         }
         self.commit(&manifest)?;
         self.remove_unnamed(&manifest);

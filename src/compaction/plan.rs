@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::merge::Surroundings;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
 use crate::format::hint::{Hint, HintEntry};
@@ -152,7 +153,13 @@ impl Plan {
         if is_live && !is_expired {
             self.keep(entry, len);
         } else if entry.tombstone || is_expired {
-            if let Some(segment) = around.hides_in(entry.hash, entry.seq, asked) {
+            let hidden_in = around.hides_in(entry.hash, entry.seq, asked);
+            let drops = if is_expired {
+                is_planted(Bug::DropExpiredInMiddleMerge)
+            } else {
+                is_planted(Bug::DropTombstoneInMiddleMerge)
+            };
+            if let Some(segment) = hidden_in.filter(|_| !drops) {
                 *self.hidden_in.entry(segment).or_default() += len as u64;
                 self.keep(entry, len);
                 if is_expired {

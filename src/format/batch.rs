@@ -5,6 +5,7 @@
 
 use super::record::{self, Kind, RECORD_HEADER_LEN, Record, RecordFields, SyncedDistance};
 use super::{Fields, Invalid};
+use crate::bugs::{Bug, is_planted};
 
 /// Length of the count and the reserved bytes after it.
 const COUNT_LEN: usize = 4 + 4;
@@ -50,7 +51,10 @@ pub(crate) fn members<'a>(
     // Not sized by `count`, which a hostile file chooses.
     let mut members = Vec::new();
     while !rest.is_empty() {
-        let member = Record::decode(rest, seed, at)?;
+        let member = match Record::decode(rest, seed, at) {
+            Err(_) if is_planted(Bug::AcceptTornBatch) => return Ok(members),
+            member => member?,
+        };
         if member.kind() == Kind::Frame || !member.is_batched() {
             return Err(Invalid::Field("not a record of a batch"));
         }

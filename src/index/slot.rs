@@ -7,6 +7,7 @@
 //! ```
 
 use super::hash::IndexHash;
+use crate::bugs::{Bug, is_planted};
 use crate::sync::{AtomicU64, Ordering};
 
 const OFFSET_BITS: u32 = 29;
@@ -46,6 +47,11 @@ impl Location {
             offset_bytes <= Self::MAX_OFFSET && offset_bytes % Self::OFFSET_UNIT == 0,
             "offset {offset_bytes} is out of range or out of step"
         );
+        let offset_bytes = if is_planted(Bug::NarrowOffset) {
+            offset_bytes % (1 << 12)
+        } else {
+            offset_bytes
+        };
         let bits = (u64::from(segment_slot) << OFFSET_BITS) | (offset_bytes / Self::OFFSET_UNIT);
         assert!(
             bits > Word::DELETED.0,

@@ -11,6 +11,7 @@ use super::loading::{self, Loader, PartialIndex};
 use super::page::{Page, PagePtr, Search};
 use super::slot::{Candidate, Location, Word};
 use super::{Index, find_from};
+use crate::bugs::{Bug, is_planted};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The directory may have one pointer for so many entries: a few times as many as even hashes
@@ -92,7 +93,8 @@ impl IndexWriter {
 
     /// Moves an entry, not yet verified in its new place, if it still points at `from`.
     pub(crate) fn relocate(&mut self, hash: IndexHash, from: Location, to: Location) -> bool {
-        let Ok(found) = self.locate::<Infallible>(hash, |location| Ok(location == from));
+        let is_it = |location| location == from || is_planted(Bug::MoveIndexUnconditionally);
+        let Ok(found) = self.locate::<Infallible>(hash, |location| Ok(is_it(location)));
         let Some((place, _)) = found else {
             return false;
         };
@@ -190,7 +192,8 @@ impl IndexWriter {
             self.exchange(hash, first, [draft]);
         } else if self.parts_at(first) < max_depth(self.index.len()) {
             let mut halves = [(); 2].map(|()| Draft::new(&self.index.slab, local_depth + 1));
-            for (trace, word) in self.entries(first) {
+            let lost = usize::from(is_planted(Bug::LoseSlotInGrowth));
+            for (trace, word) in self.entries(first).skip(lost) {
                 halves[usize::from(trace.bit(local_depth))].place(&self.index.slab, trace, word);
             }
             self.exchange(hash, first, halves);

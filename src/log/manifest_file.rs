@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
@@ -56,9 +57,14 @@ pub(crate) fn commit<D: Disk>(
         file.set_len(bytes.len() as u64)?;
         file.write_at(&bytes, 0)?;
         // A crash up to here leaves the old manifest and a temporary file.
-        file.sync_data()?;
+        if !is_planted(Bug::RenameUnsyncedManifest) {
+            file.sync_data()?;
+        }
         // The new segments' names must be durable before a manifest that names them is.
-        disk.sync_dir(dir)
+        if !is_planted(Bug::NameManifestBeforeItsFiles) {
+            disk.sync_dir(dir)?;
+        }
+        Ok(())
     };
     if let Err(e) = write() {
         let _ = disk.unlink(&tmp);
@@ -67,6 +73,9 @@ pub(crate) fn commit<D: Disk>(
     // A crash between the rename and the sync leaves either manifest, both complete.
     disk.rename(&tmp, &path)
         .map_err(|e| CommitError::Unchanged(Error::io("replace", &path, e)))?;
+    if is_planted(Bug::SkipDirectorySync) {
+        return Ok(());
+    }
     disk.sync_dir(dir)
         .map_err(|e| CommitError::Unknown(Error::io("sync", dir, e)))
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub(crate) use accounting::{Expiries, Usage};
 pub(crate) use table::{SegmentTable, Slot};
 
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
@@ -201,7 +202,8 @@ impl<D: Disk> Log<D> {
         };
         let len = self.with_end(room);
         self.active.as_ref().is_some_and(|active| {
-            active.announced && active.writer.has_room(len) && deltas_fit(&active.writer)
+            let is_announced = active.announced || is_planted(Bug::AppendUnannounced);
+            is_announced && active.writer.has_room(len) && deltas_fit(&active.writer)
         })
     }
 
@@ -368,6 +370,10 @@ impl<D: Disk> Log<D> {
         next.generation = next.generation.wrapping_add(1);
         next.next_seq = self.next_seq;
         next.clock_ms = next.clock_ms.max(clock_ms);
+        if is_planted(Bug::ReuseFileId) {
+            let highest = next.segments.last();
+            next.next_segment = highest.map_or(SegmentId(1), |(id, _)| id.next());
+        }
         next
     }
 

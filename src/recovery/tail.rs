@@ -17,6 +17,7 @@
 
 use std::path::PathBuf;
 
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::record::{RECORD_HEADER_LEN, Record};
@@ -68,6 +69,9 @@ impl<D: Disk> Interrupted<D> {
     /// lost writes, which somebody may have seen as versions, are not given again.
     pub(crate) fn next_seq(&self, segment_size: u64) -> SeqNo {
         let most_bytes = segment_size.max(self.bytes.len() as u64);
+        if is_planted(Bug::ReuseSequenceNumbers) {
+            return self.next_seq;
+        }
         let most_records = most_bytes / RECORD_HEADER_LEN as u64;
         SeqNo(self.next_seq.0.saturating_add(most_records))
     }
@@ -177,7 +181,11 @@ impl<D: Disk> Source<'_, D> {
             path,
             file,
             header,
-            proven: proven_end(&bytes, &scan),
+            proven: if is_planted(Bug::TrustUnprovenTail) {
+                scan.end
+            } else {
+                proven_end(&bytes, &scan)
+            },
             next_seq: summary.next_seq(),
             bytes,
             scan,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::hint::Summary;
 use super::reader::{ReadMode, Segment};
 use super::writer::write_hint;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::record::{self, Record, RecordFields};
@@ -167,7 +168,9 @@ impl<D: Disk> OutputWriter<D> {
         self.on_file("cut", |file| {
             file.set_len(footer.data_len + FOOTER_LEN as u64)
         })?;
-        self.on_file("sync", DiskFile::sync_data)?;
+        if !is_planted(Bug::NameUnsyncedOutput) {
+            self.on_file("sync", DiskFile::sync_data)?;
+        }
         write_hint(&self.disk, &self.dir, &self.header, &summary, &footer)?;
         let segment = Segment::sealed(
             self.disk.clone(),
@@ -188,7 +191,7 @@ impl<D: Disk> OutputWriter<D> {
 impl<D: Disk> Drop for OutputWriter<D> {
     fn drop(&mut self) {
         self.file = None;
-        if !self.is_sealed {
+        if !self.is_sealed && !is_planted(Bug::LeaveOutputsOnFullDisk) {
             // What cannot be removed is an orphan that the next open removes.
             let _ = self.disk.unlink(&self.path);
             let _ = self

@@ -5,6 +5,7 @@
 //! a multiple of 8 behind damaged bytes was written there: it is no accident, and no copy.
 
 use super::scanner::{self, Behind, Check, Sound};
+use crate::bugs::{Bug, is_planted};
 use crate::format::record::{Kind, RECORD_HEADER_LEN, Record};
 use crate::format::segment::{HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::{ALIGNMENT, Invalid, SeqNo};
@@ -247,6 +248,9 @@ impl Walker {
     fn next(&mut self, bytes: &[u8], broken: u64) -> u64 {
         let len = bytes.len();
         let mut at = broken as usize + ALIGNMENT;
+        if is_planted(Bug::SalvageStopsAtDamage) {
+            return len as u64;
+        }
         while at + RECORD_HEADER_LEN <= len {
             if self.is_worth_a_look(&bytes[at..]) {
                 let before = self.last_seq;

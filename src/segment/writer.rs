@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::hint::Summary;
 use super::reader::{ReadMode, Segment};
 use super::scanner::{self, Check};
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode, Region};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, FRAME_OVERHEAD};
@@ -215,6 +216,9 @@ impl<D: Disk> SegmentWriter<D> {
 
     /// How far the segment was durable, as the record appended next will say it.
     pub(crate) fn synced_distance(&self) -> SyncedDistance {
+        if is_planted(Bug::NeverAdvanceSyncedUpto) {
+            return SyncedDistance::UNKNOWN;
+        }
         SyncedDistance::between(self.synced, self.appended())
     }
 
@@ -316,7 +320,9 @@ impl<D: Disk> SegmentWriter<D> {
         self.file.set_len(self.written).map_err(fail("cut back"))?;
         // Durably: what a power cut brought back would have been refused, and could stand before
         // records that are written in its place.
-        self.file.sync_data().map_err(fail("sync"))?;
+        if !is_planted(Bug::CutRefusedWriteUnsynced) {
+            self.file.sync_data().map_err(fail("sync"))?;
+        }
         self.synced = self.written;
         self.buffer = buffer;
         Ok(())

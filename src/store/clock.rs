@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 
 pub(crate) struct Clock<D> {
@@ -15,6 +16,8 @@ pub(crate) struct Clock<D> {
 
 impl<D: Disk> Clock<D> {
     pub(crate) fn new(disk: D, high_water_ms: u64) -> Clock<D> {
+        let is_forgotten = is_planted(Bug::ForgetClock);
+        let high_water_ms = if is_forgotten { 0 } else { high_water_ms };
         Clock {
             disk,
             high_water_ms: AtomicU64::new(high_water_ms),
@@ -38,6 +41,7 @@ impl<D: Disk> Clock<D> {
     /// the answer is yes and new, which must then stay yes.
     #[inline]
     pub(crate) fn has_passed(&self, expires_at_ms: u64) -> bool {
+        let expires_at_ms = expires_at_ms.saturating_add(is_planted(Bug::ExpireLate).into());
         if expires_at_ms <= self.high_water_ms.load(Ordering::Relaxed) {
             return true;
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Writer};
 use super::pending::Group;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::log::LogError;
@@ -157,6 +158,10 @@ impl<D: Disk> Engine<D> {
             self.check_poison()?;
             let group = std::mem::take(&mut writer.group);
             let upto = writer.log.next_seq();
+            if is_planted(Bug::PublishBeforeSync) {
+                let count = writer.pending.len();
+                self.publish(&mut writer, count)?;
+            }
             (writer.log.unsynced(), group, writer.pending.len(), upto)
         };
         let panicked = Panicked {
@@ -167,7 +172,15 @@ impl<D: Disk> Engine<D> {
             Some(job) => {
                 let wrote = job.write();
                 let begun = Instant::now();
-                let synced = if wrote.is_ok() { job.sync() } else { Ok(()) };
+                let synced = if wrote.is_ok() && !is_planted(Bug::AcknowledgeBeforeSync) {
+                    job.sync()
+                } else {
+                    Ok(())
+                };
+                let synced = match synced {
+                    Err(_) if is_planted(Bug::RetrySync) => job.sync(),
+                    synced => synced,
+                };
                 self.turn.note_group(group.writers(), begun.elapsed());
                 self.counters.note_sync();
                 (wrote, synced)
@@ -190,6 +203,9 @@ impl<D: Disk> Engine<D> {
             (Err(error @ Error::DiskFull { .. }), _) => Err(self.take_back(&mut writer, error)),
             (Err(error), _) | (_, Err(error)) => Err(self.break_down(&mut writer, error)),
         };
+        if is_planted(Bug::TellWaitersOk) {
+            group.settle(Ok(()));
+        }
         group.settle(outcome.clone());
         outcome
     }
@@ -226,8 +242,10 @@ impl<D: Disk> Engine<D> {
 
     /// Undoes a write that did not fit on the disk: nothing that is pending has happened.
     pub(crate) fn take_back(&self, writer: &mut Writer<D>, error: Error) -> Error {
-        if let Err(worse) = writer.log.take_back_unwritten() {
-            return self.break_down(writer, worse);
+        if !is_planted(Bug::KeepRefusedWrite) {
+            if let Err(worse) = writer.log.take_back_unwritten() {
+                return self.break_down(writer, worse);
+            }
         }
         drop_pending(writer, &error);
         error
@@ -236,6 +254,10 @@ impl<D: Disk> Engine<D> {
     /// Refuses all writes from now on: nobody knows what is on the disk.
     pub(crate) fn break_down(&self, writer: &mut Writer<D>, error: Error) -> Error {
         let error = error.into_lasting();
+        if is_planted(Bug::GoOnAfterFailedSync) {
+            drop_pending(writer, &error);
+            return error;
+        }
         let cause = self.poison.get_or_init(|| Arc::new(error.clone()));
         drop_pending(
             writer,

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use super::compactor::Work;
 use super::engine::{Engine, Writer};
+use crate::bugs::{Bug, is_planted};
 use crate::compaction::CompactionReport;
 use crate::compaction::merge::{Input, Merge, Merged, Move, Moves, Surroundings};
 use crate::compaction::plan::Expired;
@@ -272,7 +273,9 @@ impl<D: Disk> Engine<D> {
         let lead = self.turn.lead();
         // What the merge dropped may have been overwritten by records that are visible but not
         // durable: with the outputs in place of the inputs, a power cut would take both.
-        self.commit(&lead)?;
+        if !is_planted(Bug::MergeBeforeSync) {
+            self.commit(&lead)?;
+        }
         let mut guard = self.lock_writer();
         self.check_poison()?;
         let Stage::Merging(merge) = &mut run.stage else {
@@ -293,9 +296,17 @@ impl<D: Disk> Engine<D> {
         let mut history = writer.log.manifest().history();
         history.note_all(merged.dropped().history);
         next.history = Some(history);
+        if is_planted(Bug::UnlinkBeforeCommit) {
+            for input in &merged.inputs {
+                let _ = self.disk.unlink(input.segment.path());
+            }
+        }
         if let Err(error) = self.with_reserve(|| writer.log.commit(next.clone())) {
             return Err(match error {
                 LogError::Unchanged(error) => {
+                    if is_planted(Bug::RemoveInputsOnFullDisk) {
+                        merged.inputs.iter().for_each(|input| input.segment.doom());
+                    }
                     merged.discard();
                     error
                 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::Verify;
 use super::engine::Engine;
 use super::value::Value;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
 use crate::format::record::Record;
-use crate::format::{KeyHash, value as codec};
+use crate::format::{KeyHash, SeqNo, value as codec};
 use crate::index::{Candidate, Location};
 use crate::reclaim::Pin;
 use crate::segment::Segment;
@@ -130,7 +131,7 @@ impl<D: Disk> Engine<D> {
         candidate: &Candidate<'_>,
         key: &[u8],
     ) -> Result<Option<Hit<'p, D>>> {
-        let verify = !candidate.is_trusted(self.trust);
+        let verify = !candidate.is_trusted(self.trust) && !is_planted(Bug::SkipFirstVerification);
         // Before the keys are compared: a damaged key must not pass for another one.
         let hit = self.read(pin, candidate.location(), verify)?;
         if verify && self.verify == Verify::FirstRead {
@@ -229,7 +230,12 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn owned_value(&self, hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
         match &self.cache {
             Some(cache) => {
-                let seq = hit.record()?.seq(hit.segment.header().base_seq);
+                let record = hit.record()?;
+                let seq = if is_planted(Bug::CacheByKey) {
+                    SeqNo(self.hash(record.key()).get())
+                } else {
+                    record.seq(hit.segment.header().base_seq)
+                };
                 cache.get_or_make(seq, || make_value(hit))
             }
             None => make_value(hit),

@@ -11,6 +11,7 @@ use super::engine::{Engine, Writer};
 use super::read::Hit;
 use super::reader::OVERLAPPED;
 use super::value::Value;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
@@ -201,6 +202,9 @@ impl<D: Disk> Engine<D> {
         if let [op] = &ops[..] {
             return self.write_one(op);
         }
+        if is_planted(Bug::SplitBatch) {
+            return ops.iter().try_for_each(|op| self.write_one(op));
+        }
         let len: usize = ops.iter().map(Op::len).sum();
         if (len + FRAME_OVERHEAD) as u64 > MAX_BATCH_BYTES {
             let len = (len + FRAME_OVERHEAD) as u64;
@@ -225,7 +229,9 @@ impl<D: Disk> Engine<D> {
                 hashes.push(hash);
             }
         }
-        mark_collisions_within(&hashes, &mut entries);
+        if !is_planted(Bug::MissCollisionInBatch) {
+            mark_collisions_within(&hashes, &mut entries);
+        }
         drop(pin);
         writer.changing = true;
         let mut placed = Vec::with_capacity(entries.len());
@@ -410,7 +416,7 @@ impl<D: Disk> Engine<D> {
             let old = self.read(&pin, location, false)?;
             let record = old.record()?;
             old_len = record.len();
-            Ok(record.key() == new.key())
+            Ok(record.key() == new.key() || is_planted(Bug::CompareTagsOnly))
         };
         let old = match kind {
             Kind::Put => writer

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::engine::Engine;
 use super::value::Value;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
@@ -244,7 +245,10 @@ impl<D: Disk> Engine<D> {
                 Buffered::Put {
                     value,
                     expires_at_ms,
-                } => (&**key, Some(&**value), *expires_at_ms),
+                } => {
+                    let keeps = !is_planted(Bug::LoseTtlOnFlush);
+                    (&**key, Some(&**value), expires_at_ms.filter(|_| keeps))
+                }
                 Buffered::Delete => (&**key, None, None),
             }))?;
             buffer.lock().flushing = None;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::bytes::{self, FileBytes};
 use super::report::{Damage, DamageKind, Note, NoteKind};
+use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::hint::{self, Hint, HintEntry, HintOwner};
@@ -427,14 +428,14 @@ fn compare(hint: &Hint<&[u8]>, content: &Content, knows_hashes: bool) -> Result<
         *listed == HintEntry { hash, ..*there }
     };
     for (listed, there) in listed.iter().zip(&there) {
-        if !same(listed, there) {
+        if !same(listed, there) && !is_planted(Bug::VerifyPassesHint) {
             let offset = listed.offset.min(there.offset);
             return Err(format!(
                 "it does not fit the record at {offset} of its segment"
             ));
         }
     }
-    if listed.len() == there.len() {
+    if listed.len() == there.len() || is_planted(Bug::VerifyPassesHint) {
         Ok(())
     } else {
         let (listed, there) = (listed.len(), there.len());

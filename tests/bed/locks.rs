@@ -187,3 +187,16 @@ fn a_program_that_was_started_meanwhile_does_not_keep_the_lock() {
     Store::open(dir.path()).unwrap();
     program.end();
 }
+
+/// Its own name in the lock file is no sign that the lock was left behind.
+#[test]
+fn a_process_does_not_open_a_store_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for _ in 0..2 {
+        let second = Store::open(dir.path()).map(drop);
+        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+    }
+    drop(store);
+    Store::open(dir.path()).unwrap();
+}

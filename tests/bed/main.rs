@@ -7,10 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod aftermath;
+mod bug_bank;
 mod checkpoint_faults;
 mod combinations;
 #[path = "../common/mod.rs"]
 mod common;
+mod compaction;
+mod concurrency;
 mod crash;
 mod damage;
 mod fated;
@@ -26,6 +29,8 @@ mod locks;
 mod map_faults;
 mod model;
 mod panics;
+mod recovery;
 mod soak;
 #[cfg(target_os = "linux")] // strace makes its system calls fail
 mod syscalls;
+mod verify;

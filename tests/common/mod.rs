@@ -247,12 +247,25 @@ pub(crate) fn show(state: &State) -> String {
     format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
 }
 
-/// Shares the work among two threads.
+/// Leaves nothing to do when a thread fails that has it.
+struct EndAllOnPanic<'a>(&'a AtomicU64);
+
+impl Drop for EndAllOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(u64::MAX / 2, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Shares the work among two threads, until one of them fails.
 pub(crate) fn in_two_threads(count: u64, work: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     let work = || {
+        let _end = EndAllOnPanic(&next);
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
+            // Far beyond once the other thread has failed: there is nothing to wait for then.
             if number >= count {
                 break;
             }

@@ -24,6 +24,7 @@
 use std::collections::BTreeMap;
 
 use super::sources::Sources;
+use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
 use crate::format::hint::{Hint, HintEntry};
@@ -286,7 +287,9 @@ impl<D: Disk> Making<'_, D> {
                 None => {}
             }
         }
-        let is_news = |step: &&Step| step.way == Way::In && step.entry.seq >= applied;
+        let takes_all = is_planted(Bug::FollowerTakesCopyForNews);
+        let is_news =
+            |step: &&Step| step.way == Way::In && (step.entry.seq >= applied || takes_all);
         let news = group.iter().filter(is_news);
         let news: Vec<_> = news.map(|step| (step.entry, step.slot)).collect();
         if uncovered {

@@ -1,10 +1,6 @@
 //! Compaction as its users see it: room comes back, nothing else changes, nobody is disturbed, and
 //! what fails leaves everything as it was. What may not come back is in `ghosts.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::hooked::{Event, HookedDisk, beside, merge_step_by_step};
-use common::{
+use crate::common::hooked::{Event, HookedDisk, beside, merge_step_by_step};
+use crate::common::{
     Op, Rng, SimStore, State, contents, delete, effort, entry_of, in_two_threads, is_kind, put,
     put_ttl, remove_hints, seal, sealed, seed, show, sim_builder, visible,
 };
@@ -558,6 +554,39 @@ fn a_write_of_every_kind_at_any_step_of_a_merge_wins_over_the_copy() {
 }
 
 #[test]
+fn a_merge_drops_nothing_that_only_an_unsynced_write_replaced() {
+    let build = |disk: &HookedDisk| {
+        let builder = sim_builder(256).sync_interval(Duration::from_secs(1 << 20));
+        builder.build_store_on(disk.clone()).unwrap()
+    };
+    let (mut steps, mut at) = (1, 0);
+    while at < steps {
+        let disk = HookedDisk::new(SimDisk::new(1));
+        let store = build(&disk);
+        for key in ["key", "other", "stale", "stale"] {
+            store.put(key, "old").unwrap();
+        }
+        seal(&store);
+        let handle = store.clone();
+        let step = move |number| {
+            if number == at {
+                let store = handle.clone();
+                beside(move || store.put("key", "new").unwrap());
+            }
+        };
+        steps = merge_step_by_step(&store, &disk, &sealed(&store), step).unwrap();
+        for plan in disk.sim.crash_plans(16, at) {
+            let copy = build(&HookedDisk::new(disk.sim.crash(&plan)));
+            let found = copy.get("key").unwrap();
+            let is_there = found.as_ref().is_some_and(|v| *v == "old" || *v == "new");
+            assert!(is_there, "step {at}, {plan:?}: {found:?}");
+        }
+        at += 1;
+    }
+    assert!(steps > 6, "{steps}");
+}
+
+#[test]
 fn what_is_held_across_a_merge_keeps_its_bytes_and_its_file_goes_when_it_is_let_go() {
     let disk = SimDisk::new(1);
     let store = open(&disk);
@@ -727,8 +756,14 @@ fn a_disk_that_is_full_at_any_point_of_a_merge_leaves_the_inputs_untouched() {
             let copy = disk.crash(&CrashPlan::LoseAll);
             copy.set_capacity(None);
             check(&open(&copy), &state, &context);
-            // There is room again: writes and merges go on.
+            // There is room again: writes and merges go on, also once it was closed.
             disk.set_capacity(None);
+            let store = if room % 96 == 0 {
+                store
+            } else {
+                drop(store);
+                open(&disk)
+            };
             let op = Op::Write(put("later", "written"));
             op.apply(&store).unwrap();
             op.apply_to(&mut state, disk.now_ms());

@@ -1,16 +1,13 @@
 //! Threads: what each may see of the others' writes, while segments rotate and are compacted.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Rng, effort, is_kind, sim_builder};
+use crate::common::hooked::{Event, HookedDisk};
+use crate::common::{Rng, effort, is_kind, sim_builder};
 use crabkv::disk::{CrashPlan, FailKind, SimDisk};
 use crabkv::{Error, Store, Verify};
 
@@ -442,6 +439,54 @@ fn a_failed_write_of_a_group_shows_nowhere_and_takes_nothing_along() {
         }
     }
     println!("{written} written, {failed} failed");
+}
+
+#[test]
+fn a_group_that_a_full_disk_refused_does_not_come_back_in_a_power_cut() {
+    let appended = |store: &Store<HookedDisk>| -> u64 {
+        let segments = store.stats().segments.into_iter();
+        segments.map(|segment| segment.data_bytes).sum()
+    };
+    for seed in 0..20 {
+        let disk = HookedDisk::new(SimDisk::new(seed));
+        let store = sim_builder(4096).build_store_on(disk.clone()).unwrap();
+        // How much of a write that fails gets into the file depends on the number of operations.
+        (0..=seed).for_each(|_| store.put("a", "1").unwrap());
+        let (handle, sim, before) = (store.clone(), disk.sim.clone(), appended(&store));
+        let writers = Arc::new(Mutex::new([None, None]));
+        let begun = Arc::clone(&writers);
+        let is_first = AtomicBool::new(true);
+        disk.set_hook(move |event, _| {
+            if event != Event::SyncData || !is_first.swap(false, Ordering::Relaxed) {
+                return;
+            }
+            // While a write is synced, two more come, and are the next group.
+            *begun.lock().unwrap() = ["b", "c"].map(|key| {
+                let store = handle.clone();
+                Some(thread::spawn(move || store.put(key, "refused")))
+            });
+            while appended(&handle) < before + 3 * 32 {
+                thread::yield_now();
+            }
+            // This sync, then the write of both records.
+            sim.fail_at(1, FailKind::ShortWrite, true);
+        });
+        store.put("a", "2").unwrap();
+        for writer in &mut *writers.lock().unwrap() {
+            let refused = writer.take().unwrap().join().unwrap();
+            assert!(
+                matches!(refused, Err(Error::DiskFull { .. })),
+                "{refused:?}"
+            );
+        }
+        disk.clear_hook();
+        for plan in disk.sim.crash_plans(16, seed) {
+            let copy = disk.sim.crash(&plan);
+            let copy = sim_builder(4096).build_store_on(copy).unwrap();
+            assert_eq!(copy.get("a").unwrap().unwrap(), "2");
+            assert_eq!(copy.len(), 1, "seed {seed}, {plan:?}");
+        }
+    }
 }
 
 #[test]

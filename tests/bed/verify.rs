@@ -1,16 +1,12 @@
 //! What `verify` says of damage by name, and that it says nothing of a store that is being written
 //! to.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Rng, effort, go_on, is_kind, seed, sim_builder};
+use crate::common::{Rng, effort, go_on, is_kind, seed, sim_builder};
 use crabkv::disk::{CrashPlan, SimDisk};
 use crabkv::{DamageKind, Error, NoteKind, Store, VerifyReport, verify, verify_on};
 

@@ -1,16 +1,13 @@
 //! Opening a store whose files are damaged, missing, foreign, or left by an interrupted step:
 //! what can be made again is, what cannot is an error that names it, nothing is wrong in silence.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use common::{
-    Op, SimStore, State, contents, delete, in_two_threads, is_kind, put, put_ttl, show,
-    sim_builder, visible,
+use crate::common::{
+    Op, SimStore, State, contents, delete, entry_of, in_two_threads, is_kind, put, put_ttl, seal,
+    show, sim_builder, visible,
 };
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{Error, Result};
@@ -240,6 +237,21 @@ impl Outcomes {
             }
             Err(other) => panic!("{context}: {other}"),
         };
+        // Each key by itself, which a look at all of them might not come to.
+        let possible = &states[states.len().saturating_sub(may_lose + 1)..];
+        for key in states.iter().flat_map(State::keys) {
+            match store.get(key) {
+                Ok(value) => {
+                    let entry = value.as_ref().map(entry_of);
+                    let is_right = possible
+                        .iter()
+                        .any(|state| state.get(key) == entry.as_ref());
+                    assert!(is_right, "{context}: {} is {entry:?}", key.escape_ascii());
+                }
+                Err(Error::Corrupt { .. }) => {}
+                Err(other) => panic!("{context}: {other}"),
+            }
+        }
         let seen = match all(disk, &store, states) {
             Ok(seen) => seen,
             Err(Error::Corrupt { .. }) => return Outcomes::count(&self.refused_reads),
@@ -518,6 +530,88 @@ fn an_older_manifest_is_not_taken_for_the_newest() {
             continue;
         };
         assert_eq!(store.len(), 12);
+    }
+}
+
+/// Behind what was written, a file system may show blocks of a file that is gone: the records of an
+/// earlier life of the same segment, each where it would be expected.
+#[test]
+fn bytes_of_another_life_of_a_file_are_no_records() {
+    let disk = SimDisk::new(1);
+    let a = "x".repeat(300);
+    open(&disk).unwrap().put("a", &a).unwrap();
+    let other_life = copy(&disk);
+    // So that it draws another salt.
+    other_life.random_u64();
+    let write = |disk: &SimDisk, keys: &[&str]| {
+        let store = open(disk).unwrap();
+        // Does not fit: begins another segment.
+        store.put("b", "x".repeat(200)).unwrap();
+        for key in keys {
+            store.put(key, "of another life").unwrap();
+        }
+        let left = copy(disk);
+        let active = path(&segments(&left).pop().unwrap());
+        let bytes = left.read_raw(&active).unwrap();
+        (left, active, bytes)
+    };
+    let (left, active, bytes) = write(&disk, &[]);
+    let (_, other_active, other_bytes) = write(&other_life, &["ghost", "ghost too"]);
+    assert_eq!(active, other_active);
+    assert_ne!(bytes[..64], other_bytes[..64], "the salt is the same");
+    let end = 1 + bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    let end = end.next_multiple_of(8);
+    left.write_raw(&active, &[&bytes[..end], &other_bytes[end..]].concat());
+    let store = open(&left).unwrap();
+    assert!(store.get("ghost").unwrap().is_none());
+    assert!(store.get("ghost too").unwrap().is_none());
+    assert_eq!(store.len(), 2);
+    assert!(store.recovery_report().torn_tail.is_some());
+}
+
+#[test]
+fn a_footer_that_does_not_fit_its_records_is_refused() {
+    // Two lives of one segment, which differ in one value.
+    let [one, other] = ["one", "two"].map(|value| {
+        let disk = SimDisk::new(1);
+        let store = open(&disk).unwrap();
+        store.put("a", value).unwrap();
+        seal(&store);
+        drop(store);
+        disk
+    });
+    let name = segments(&one).pop().unwrap();
+    let [bytes, other_bytes] = [&one, &other].map(|disk| disk.read_raw(&path(&name)).unwrap());
+    let end = bytes.len() - 64;
+    assert_eq!(bytes.len(), other_bytes.len());
+    assert_ne!(bytes[end..], other_bytes[end..]);
+    one.write_raw(&path(&name), &[&bytes[..end], &other_bytes[end..]].concat());
+    one.remove_raw(&path(&hints(&one)[0]));
+    let error = assert_refused(&one, &name);
+    assert!(error.to_string().contains("footer"), "{error}");
+}
+
+#[test]
+fn versions_that_a_crash_took_are_not_given_again() {
+    for lost in 1..30 {
+        let disk = SimDisk::new(lost);
+        let open = |disk: &SimDisk| {
+            let builder = sim_builder(4096).sync_interval(Duration::from_secs(1 << 20));
+            builder.build_store_on(disk.clone()).unwrap()
+        };
+        let version = |store: &SimStore| store.get("key").unwrap().unwrap().version();
+        let store = open(&disk);
+        store.put("key", "durable").unwrap();
+        store.sync().unwrap();
+        for _ in 0..lost {
+            store.put("key", "lost").unwrap();
+        }
+        let seen = version(&store);
+        for plan in disk.crash_plans(8, lost) {
+            let store = open(&disk.crash(&plan));
+            store.put("key", "other").unwrap();
+            assert!(version(&store) > seen, "{lost} lost, {plan:?}");
+        }
     }
 }
 
