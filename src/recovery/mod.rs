@@ -13,6 +13,7 @@ mod tail;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 pub use directory::{lock_holder, lock_holder_on};
@@ -304,20 +305,19 @@ fn read_segments<D: Disk>(
     Ok((found.into_iter().flatten().collect(), progress))
 }
 
-/// Runs `work` on several threads at once, or here if one is enough; the first failure counts.
+/// Runs `work` on several threads at once, this one among them: where the system refuses others,
+/// it does everything. The first failure counts.
 fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
-    if threads <= 1 {
-        return work();
-    }
     let work = &work;
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
+    thread::scope(|scope| {
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..threads).map_while(spawn).collect();
+        let here = work();
+        let ended = workers.into_iter().map(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ended.fold(here, Result::and)
     })
 }
 

@@ -16,9 +16,15 @@ mod compaction;
 mod concurrency;
 mod crash;
 mod damage;
+#[cfg(not(target_os = "linux"))] // says what is skipped there
+mod elsewhere;
+#[cfg(target_os = "linux")] // mounts file systems on loop devices
+mod failing_disk;
 mod fated;
 mod faults;
 mod follower;
+#[cfg(target_os = "linux")] // mounts a small tmpfs
+mod full_disk;
 mod ghosts;
 mod halting;
 mod kill;
@@ -28,8 +34,17 @@ mod limits;
 mod locks;
 mod map_faults;
 mod model;
+#[cfg(target_os = "linux")] // mount and umount
+#[path = "../common/mount.rs"]
+mod mount;
 mod panics;
+#[cfg(target_os = "linux")] // the shutdown ioctl
+mod power_cuts;
+#[cfg(target_os = "linux")] // setrlimit
+mod process_limits;
 mod recovery;
+#[cfg(target_os = "linux")] // for those that mount
+mod scripted;
 mod soak;
 #[cfg(target_os = "linux")] // strace makes its system calls fail
 mod syscalls;

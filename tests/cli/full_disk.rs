@@ -2,44 +2,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use tempfile::{TempDir, tempdir};
 
+use crate::mount::SmallDisk;
 use crate::program::*;
-
-/// A file system of its own, as long as it lives.
-struct SmallDisk {
-    dir: TempDir,
-}
-
-impl SmallDisk {
-    fn mount(size: &str) -> Option<SmallDisk> {
-        let dir = tempdir().unwrap();
-        let options = format!("size={size}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]);
-        let mounted = mount.arg(dir.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(SmallDisk { dir }),
-            _ => {
-                println!("skipped: a small file system can only be mounted by root");
-                None
-            }
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.dir.path()).status();
-    }
-}
 
 fn put(dir: &TempDir, data: &Path, key: &str, value: &Path) -> std::process::Output {
     let value = format!("@{}", value.display());
@@ -50,8 +18,12 @@ fn put(dir: &TempDir, data: &Path, key: &str, value: &Path) -> std::process::Out
 
 #[test]
 fn a_full_disk_has_its_own_exit_code_and_what_was_put_is_there() {
-    let Some(disk) = SmallDisk::mount("110m") else {
-        return;
+    let disk = match SmallDisk::mount("size=110m") {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
     };
     let dir = tempdir().unwrap();
     let data = disk.path("data");
@@ -85,7 +57,7 @@ fn a_full_disk_has_its_own_exit_code_and_what_was_put_is_there() {
     let message = failed(&run(&dir, &line), 5);
     assert!(message.contains("dump.jsonl"), "{message}");
     assert!(!out.exists());
-    assert_eq!(fs::read_dir(disk.dir.path()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(disk.dir()).unwrap().count(), 2);
     // Deleting works, and makes room.
     for key in &acknowledged[1..] {
         silently_done(run(&dir, &format!("delete {key} -d {store}")));

@@ -13,6 +13,9 @@ mod full_disk;
 mod hostile;
 mod look;
 mod maintain;
+#[cfg(target_os = "linux")]
+#[path = "../common/mount.rs"]
+mod mount;
 mod program;
 mod shell;
 mod transfer;

@@ -1,0 +1,279 @@
+//! What the system refuses a process: memory maps, open files, threads. A child process runs into
+//! the limit, goes on as well as it can, and works as before when it has room again.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use memmap2::{Mmap, MmapOptions};
+use tempfile::tempdir_in;
+
+use crate::layer::{Layer, skip};
+use crate::mount::SmallDisk;
+use crabkv::{Error, ReadMode, Result, Store};
+
+const VARIABLE: &str = "CRABKV_CHILD_MEETS_A_LIMIT";
+const SEGMENT_SIZE: u64 = 1024;
+const KEYS: u64 = 30;
+
+fn value(number: u64) -> String {
+    format!("{number}-").repeat(60)
+}
+
+fn open(dir: &Path, mode: ReadMode, threads: usize) -> Result<Store> {
+    let builder = Store::builder(dir).segment_size(SEGMENT_SIZE);
+    let builder = builder.recovery_threads(NonZeroUsize::new(threads).unwrap());
+    builder.read_mode(mode).build_store()
+}
+
+/// What a child that is limited is left.
+#[derive(Clone, Copy)]
+enum Limit {
+    Files(u64),
+    Maps(u64),
+    Threads,
+}
+
+/// Sets how many files this process may have open; gives how many it might before.
+fn limit_files(count: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a local that lives through the call, which writes to it alone.
+    assert_eq!(
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) },
+        0
+    );
+    let before = limit.rlim_cur;
+    limit.rlim_cur = count;
+    // SAFETY: as above; it is only read.
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
+        0
+    );
+    before
+}
+
+/// Uses up all memory maps that the system gives this process but so many.
+fn use_up_maps(left: u64) -> Vec<Mmap> {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    let map = |file: &File| {
+        // SAFETY: nobody else has this file, which has no name, and nobody changes it.
+        unsafe { MmapOptions::new().map(file) }
+    };
+    // Reserved, so that the vector itself needs none while there is none.
+    let mut maps = Vec::with_capacity(max_maps() as usize + 1);
+    while let Ok(one) = map(&file) {
+        maps.push(one);
+    }
+    maps.truncate(maps.len() - left as usize);
+    maps
+}
+
+fn max_maps() -> u64 {
+    let max = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    max.trim().parse().unwrap()
+}
+
+/// Not a test of its own: what the children run.
+#[test]
+fn child_that_meets_a_limit() {
+    let Ok(word) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let parts: Vec<_> = word.splitn(4, ',').collect();
+    let left = parts[1].parse().unwrap();
+    let (limit, mode) = match (parts[0], parts[2]) {
+        ("files", "pread") => (Limit::Files(left), ReadMode::Pread),
+        ("files", _) => (Limit::Files(left), ReadMode::Mmap),
+        ("maps", _) => (Limit::Maps(left), ReadMode::Mmap),
+        _ => (Limit::Threads, ReadMode::Mmap),
+    };
+    // Where there are few maps left, the standard library ends a process that starts a thread.
+    let threads = if parts[0] == "maps" { 1 } else { 4 };
+    let say = |what: &str| {
+        let line = format!("\nlimit {what}\n");
+        std::io::stdout().write_all(line.as_bytes()).unwrap();
+    };
+    let dir = Path::new(parts[3]);
+    let (mut maps, mut before) = (Vec::new(), None);
+    match limit {
+        Limit::Files(left) => before = Some(limit_files(left)),
+        Limit::Maps(left) => maps = use_up_maps(left),
+        Limit::Threads => assert!(std::thread::Builder::new().spawn(|| ()).is_err()),
+    }
+    let mut refused = 0;
+    let mut met = |error: &Error| {
+        assert!(matches!(error, Error::ResourceLimit { .. }), "{error:?}");
+        refused += 1;
+    };
+    let mut number = 0;
+    let mut write = |store: &Store, met: &mut dyn FnMut(&Error)| {
+        number += 1;
+        match store.put((number % KEYS).to_string(), value(number)) {
+            Ok(()) => say(&format!("wrote {number} .")),
+            Err(error) => met(&error),
+        }
+    };
+    let store = match open(dir, mode, threads) {
+        Ok(store) => Some(store),
+        Err(error) => {
+            met(&error);
+            None
+        }
+    };
+    if let Some(store) = &store {
+        for _ in 0..3 * KEYS {
+            write(store, &mut met);
+        }
+        for key in 0..KEYS {
+            if let Err(error) = store.get(key.to_string()) {
+                met(&error);
+            }
+        }
+        if let Err(error) = store.compact() {
+            met(&error);
+        }
+    }
+    // The limit is raised, and all is as it was.
+    maps.clear();
+    if let Some(before) = before {
+        limit_files(before);
+    }
+    let store = store.unwrap_or_else(|| open(dir, mode, threads).unwrap());
+    let mut never = |error: &Error| panic!("{error}");
+    for _ in 0..KEYS {
+        write(&store, &mut never);
+    }
+    for key in 0..KEYS {
+        assert!(store.get(key.to_string()).unwrap().is_some());
+    }
+    store.compact().unwrap();
+    store.close().unwrap();
+    say(&format!("refused {refused} ."));
+}
+
+/// Runs a child under a limit, in a store of some age; gives how often it was refused something.
+fn meet(at: &Path, kind: &str, left: u64, mode: &str) -> u64 {
+    let dir = tempdir_in(at).unwrap();
+    let data = dir.path().join("data");
+    let store = open(&data, ReadMode::Mmap, 1).unwrap();
+    for number in 0..4 * KEYS {
+        store.put(format!("old{number}"), value(number)).unwrap();
+    }
+    drop(store);
+    let context = format!("{left} {kind} are left, {mode}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if kind == "threads" {
+        // No room anywhere for such a stack: every thread is refused.
+        command.env("RUST_MIN_STACK", (1_u64 << 50).to_string());
+    }
+    let mut child = command
+        .args(["--exact", "process_limits::child_that_meets_a_limit", "--nocapture"])
+        .env(VARIABLE, format!("{kind},{left},{mode},{}", data.display()))
+        // One heap for all threads, which has its room from the beginning: a process that has used
+        // up its maps gets no memory either.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_TOP_PAD_", "33554432")
+        .env("MALLOC_MMAP_THRESHOLD_", "1073741824")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pipe = BufReader::new(child.stdout.take().unwrap());
+    let mut acknowledged = vec![None; KEYS as usize];
+    let mut refused = None;
+    for line in pipe.lines().map_while(std::result::Result::ok) {
+        let Some(said) = line.strip_prefix("limit ") else {
+            continue;
+        };
+        let parts: Vec<_> = said.split(' ').collect();
+        match parts[..] {
+            ["wrote", number, "."] => {
+                let number: u64 = number.parse().unwrap();
+                acknowledged[(number % KEYS) as usize] = Some(number);
+            }
+            ["refused", count, "."] => refused = Some(count.parse().unwrap()),
+            _ => {}
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{context}: {complaint}");
+
+    let store = open(&data, ReadMode::Mmap, 1).unwrap();
+    for (key, number) in acknowledged.into_iter().enumerate() {
+        let found = store.get(key.to_string()).unwrap();
+        let number = number.unwrap_or_else(|| panic!("{context}: {key} was never written"));
+        assert_eq!(found.unwrap(), &*value(number), "{context}");
+    }
+    for number in 0..4 * KEYS {
+        let found = store.get(format!("old{number}")).unwrap();
+        assert_eq!(found.unwrap(), &*value(number), "{context}");
+    }
+    drop(store);
+    assert!(crabkv::verify(&data).unwrap().is_sound(), "{context}");
+    refused.unwrap_or_else(|| panic!("{context}: the child did not end well: {complaint}"))
+}
+
+/// Where a test may make its stores: in memory if it can, where syncing takes no time.
+struct Place {
+    memory: Option<SmallDisk>,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place {
+            memory: SmallDisk::mount("size=64m").ok(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        let memory = self.memory.as_ref();
+        memory.map_or_else(std::env::temp_dir, |disk| disk.dir().to_path_buf())
+    }
+}
+
+#[test]
+fn a_limit_on_open_files_is_an_error_that_passes() {
+    let layer = Layer::begin("limits on open files", "limits", 60);
+    let place = Place::new();
+    let mut refused = 0;
+    for left in (4..).take(layer.goal().div_ceil(2) as usize) {
+        for mode in ["pread", "mmap"] {
+            refused += meet(&place.dir(), "files", left, mode);
+            layer.add(1);
+        }
+    }
+    assert!(refused > 0, "no limit was met");
+    layer.end(&format!("{refused} operations were refused"));
+}
+
+#[test]
+fn without_memory_maps_a_store_is_read_and_written_all_the_same() {
+    const MOST: u64 = 1 << 20;
+    let name = "limits on memory maps";
+    if max_maps() > MOST {
+        return skip(
+            name,
+            "there are more maps than can be used up in a short time",
+        );
+    }
+    let layer = Layer::begin(name, "limits", 16);
+    let place = Place::new();
+    let mut refused = 0;
+    for left in (4..).step_by(3).take(layer.goal() as usize) {
+        refused += meet(&place.dir(), "maps", left, "mmap");
+        layer.add(1);
+    }
+    layer.end(&format!("{refused} operations were refused"));
+}
+
+#[test]
+fn without_more_threads_a_store_opens_all_the_same() {
+    assert_eq!(meet(&Place::new().dir(), "threads", 0, "mmap"), 0);
+}
