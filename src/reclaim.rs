@@ -10,13 +10,13 @@
 //! 2. Writers first put the pointer's replacement where readers will find it, then retire the old
 //!    one: whoever pins later cannot come across it.
 //!
-//! The waiting is done by the `seize` crate; under `cfg(loom)` by a model that frees at the
-//! earliest moment the protocol allows, so that loom finds who looks too long.
+//! The waiting is done by the `seize` crate; under `cfg(loom)` and `cfg(shuttle)` by a model that
+//! frees at the earliest moment the protocol allows, so that they find who looks too long.
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 #[path = "reclaim/model.rs"]
 mod engine;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[path = "reclaim/seized.rs"]
 mod engine;
 
@@ -277,6 +277,6 @@ fn into_raw<T>(value: Option<Arc<T>>) -> *mut T {
     value.map_or(ptr::null_mut(), |value| Arc::into_raw(value).cast_mut())
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 #[path = "reclaim/tests.rs"]
 mod tests;

@@ -1,6 +1,64 @@
-//! The atomics, as the build wants them: the standard library's, or loom's, which try every order.
+//! What threads are made of, as the build wants it: the standard library's; under `cfg(loom)`
+//! loom's atomics, which try every order; under `cfg(shuttle)` shuttle's of everything, which runs
+//! one thread at a time and chooses, at each use of any of these, who goes on.
+//!
+//! The store, and what it stands on, takes atomics, locks, threads and the clock of waits from here
+//! and from nowhere else: at what came from elsewhere shuttle could not let another thread go on,
+//! or would wait for ever. `Arc`, `Weak` and the errors of locks are the standard library's in every
+//! build.
+
+#[cfg(shuttle)]
+mod shuttled;
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-#[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard},
+    thread,
+};
+#[cfg(shuttle)]
+pub(crate) use shuttled::{Instant, OnceLock, spawn_scoped, wait_timeout};
+#[cfg(not(shuttle))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard},
+    thread,
+    time::Instant,
+};
+
+/// Waits for a notification, but no longer than `timeout`; `guard` is of `mutex`. May end for no
+/// reason.
+#[cfg(not(shuttle))]
+pub(crate) fn wait_timeout<'m, T>(
+    condvar: &Condvar,
+    _mutex: &'m Mutex<T>,
+    guard: MutexGuard<'m, T>,
+    timeout: std::time::Duration,
+) -> MutexGuard<'m, T> {
+    let waited = condvar.wait_timeout(guard, timeout);
+    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+}
+
+/// Begins a thread that ends within the scope.
+///
+/// # Errors
+///
+/// When the system refuses another thread.
+#[cfg(not(shuttle))]
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(scope, work)
+}

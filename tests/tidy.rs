@@ -63,6 +63,38 @@ const LONGER: &[(&str, usize, &str)] = &[(
     "all tests, one after the other, of one model",
 )];
 
+/// Where threads meet, by how the names of the files begin: what threads are made of comes from
+/// `sync` there, or shuttle does not see it.
+const SCHEDULED: &[&str] = &[
+    "reclaim",
+    "disk/region",
+    "disk/sim",
+    "segment",
+    "index",
+    "log",
+    "recovery",
+    "compaction",
+    "checkpoint",
+    "store",
+];
+
+/// Files there that have their own, and why.
+const UNSCHEDULED: &[(&str, &str)] = &[
+    (
+        "reclaim.rs",
+        "numbers that debug builds compare, no part of what is done",
+    ),
+    ("reclaim/seized.rs", "not in builds that are scheduled"),
+    ("reclaim/tests.rs", "the machine's own threads"),
+    (
+        "index/page.rs",
+        "a flag that shuttle's build checks, no part of what is done",
+    ),
+    ("index/tests.rs", "the machine's own threads"),
+    ("index/loom_tests.rs", "what loom itself is not told of"),
+    ("disk/sim/tests.rs", "the machine's own threads"),
+];
+
 /// Rooms that may hold `unsafe` code.
 const UNSAFE_ROOMS: &[&str] = &["disk", "index", "reclaim"];
 
@@ -247,6 +279,54 @@ fn no_file_is_too_long_to_be_read_at_a_sitting() {
         }
     }
     none(&complaints, "a file of more than one thing");
+}
+
+#[test]
+fn what_threads_are_made_of_comes_from_one_room() {
+    const MADE_OF: &[&str] = &[
+        "atomic",
+        "Mutex",
+        "MutexGuard",
+        "RwLock",
+        "Condvar",
+        "OnceLock",
+        "Once",
+        "Barrier",
+        "mpsc",
+        "scope",
+        "spawn",
+        "sleep",
+        "yield_now",
+        "current",
+        "Builder",
+        "JoinHandle",
+        "Instant",
+    ];
+    let is_own = |line: &str| {
+        ["std::sync", "std::thread", "std::time"]
+            .iter()
+            .filter_map(|path| Some(&line[line.find(path)? + path.len()..]))
+            .any(|rest| {
+                rest.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+                    .any(|word| MADE_OF.contains(&word))
+            })
+    };
+    assert!(is_own("use std::sync::{Arc, Mutex};") && is_own("    std::thread::sleep(time);"));
+    assert!(!is_own("use std::sync::{Arc, PoisonError};") && !is_own("use std::time::Duration;"));
+    let mut complaints = Vec::new();
+    for file in source_files() {
+        let is_scheduled = SCHEDULED.iter().any(|begin| file.name.starts_with(begin));
+        if !is_scheduled || UNSCHEDULED.iter().any(|(name, _)| *name == file.name) {
+            continue;
+        }
+        let last = file.lines_without_unit_tests();
+        for (number, line) in file.code().take_while(|(number, _)| *number <= last) {
+            if is_own(line) {
+                complaints.push(format!("src/{}:{number}: {}", file.name, line.trim()));
+            }
+        }
+    }
+    none(&complaints, "take it from `crate::sync`");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::copy;
 use super::directory::{check_apart, look, mark_unfinished, refuse};
@@ -17,6 +17,7 @@ use crate::progress::{CopyProgress, Figures, Meter};
 use crate::recovery::Source;
 use crate::recovery::directory::{check_named, lock, unfinished_checkpoint};
 use crate::segment::ReadMode;
+use crate::sync::Instant;
 
 /// What a restore did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Mmap, MmapMut};
 
 use super::resident;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Readable bytes at a fixed address: a mapped file, an append buffer, or memory.
 ///

@@ -18,7 +18,7 @@ pub(super) struct Glance {
 }
 
 /// Loads as if by relaxed atomic loads, slot by slot, in any order.
-#[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
+#[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
 #[inline]
 pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
     use std::arch::asm;
@@ -69,7 +69,7 @@ pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance 
 }
 
 /// Loads as if by relaxed atomic loads, slot by slot, in any order.
-#[cfg(any(test, not(target_arch = "x86_64"), miri, loom))]
+#[cfg(any(test, not(target_arch = "x86_64"), miri, loom, shuttle))]
 #[inline]
 pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
     use super::slot::Word;
@@ -89,10 +89,10 @@ pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -
     }
 }
 
-#[cfg(any(not(target_arch = "x86_64"), miri, loom))]
+#[cfg(any(not(target_arch = "x86_64"), miri, loom, shuttle))]
 pub(super) use glance_by_slots as glance;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::index::slot::{Location, Word};

@@ -141,7 +141,7 @@ const _: () = assert!(
     "a home bucket has nine bits in the side array"
 );
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -178,6 +178,39 @@ fn loom_a_removed_key_is_not_found_and_its_slot_gives_no_other_keys_location() {
 }
 
 #[test]
+fn loom_two_readers_while_a_key_goes_and_its_page_splits() {
+    check(3, || {
+        let (collector, index, mut writer) = new_index();
+        for key in [0, 6, 7] {
+            put(&mut writer, hash(key), key, 1);
+        }
+        let removed = Arc::new(AtomicBool::new(false));
+        let readers = [6, 0].map(|key| {
+            let (collector, index) = (Arc::clone(&collector), Arc::clone(&index));
+            let removed = Arc::clone(&removed);
+            thread::spawn(move || {
+                let pin = collector.pin();
+                let was_removed = removed.load(Ordering::Acquire);
+                let found = get(&index, &pin, hash(key), key);
+                if key == 0 {
+                    assert_eq!(found, Some(1), "it is there throughout");
+                } else {
+                    assert!(!was_removed || found.is_none(), "it is gone");
+                }
+            })
+        });
+        remove(&mut writer, hash(6), 6);
+        removed.store(true, Ordering::Release);
+        for key in [4, 5] {
+            put(&mut writer, hash(key), key, 1);
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn loom_keys_behind_removed_ones_are_found_while_the_page_is_cleared_out() {
     check(4, || {
         let mut index = new_index();
@@ -310,6 +343,29 @@ fn loom_a_share_of_an_arc_outlives_its_replacement() {
         });
         place.replace(None, &collector);
         place.replace(Some(Arc::new(Guarded::new(3))), &collector);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn loom_two_readers_keep_what_each_of_them_looks_at() {
+    check(4, || {
+        let collector = Arc::new(Collector::new());
+        let shared = Arc::new(Shared::new(Box::new(Guarded::new(1))));
+        let readers = [(); 2].map(|()| {
+            let (collector, shared) = (Arc::clone(&collector), Arc::clone(&shared));
+            thread::spawn(move || {
+                let pin = collector.pin();
+                let first = shared.load(&pin).get();
+                let second = shared.load(&pin).get();
+                assert!(first <= second && second <= 3);
+            })
+        });
+        for value in 2..=3 {
+            shared.replace(Box::new(Guarded::new(value)), &collector);
+        }
         for reader in readers {
             reader.join().unwrap();
         }

@@ -20,13 +20,13 @@ use super::slot::Word;
 use crate::reclaim::PROTECT;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-pub(super) const SLOTS_PER_BUCKET: usize = if cfg!(loom) { 2 } else { 8 };
+pub(super) const SLOTS_PER_BUCKET: usize = if cfg!(any(loom, shuttle)) { 2 } else { 8 };
 /// One less than a power of two: with its header, a page is exactly 32 KiB.
-pub(super) const BUCKETS: usize = if cfg!(loom) { 2 } else { 511 };
+pub(super) const BUCKETS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 511 };
 pub(super) const SLOTS: usize = BUCKETS * SLOTS_PER_BUCKET;
 pub(super) const PAGE_BYTES: usize = size_of::<Page>();
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = {
     const CACHE_LINE_BYTES: usize = 64;
     assert!(PAGE_BYTES == 32 * 1024);
@@ -51,6 +51,9 @@ struct Header {
     /// Loom reports whoever reads this without being ordered before the reclamation.
     #[cfg(loom)]
     in_use: loom::cell::UnsafeCell<bool>,
+    /// Under shuttle, which runs one thread at a time, no order is needed.
+    #[cfg(shuttle)]
+    in_use: std::sync::atomic::AtomicBool,
 }
 
 #[repr(C, align(64))]
@@ -122,14 +125,14 @@ impl Page {
     /// Asks the processor to fetch a bucket.
     #[inline]
     pub(super) fn prefetch(&self, home: usize) {
-        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let bucket = ptr::from_ref(&self.buckets[home]);
             // SAFETY: a prefetch is a hint, and the address is that of a bucket we borrow.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(bucket.cast()) };
         }
-        #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+        #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle)))))]
         let _ = home;
     }
 
@@ -222,9 +225,9 @@ impl Page {
         self.header.number.store(number, Ordering::Relaxed);
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     #[inline]
-    #[expect(clippy::unused_self, reason = "loom checks here")]
+    #[expect(clippy::unused_self, reason = "loom and shuttle check here")]
     fn assert_in_use(&self) {}
 
     #[cfg(loom)]
@@ -243,15 +246,29 @@ impl Page {
             .with_mut(|in_use| unsafe { *in_use = false });
     }
 
-    /// An empty page; loom's atomics cannot be made of zeros.
-    #[cfg(loom)]
+    #[cfg(shuttle)]
+    fn assert_in_use(&self) {
+        let in_use = self.header.in_use.load(Ordering::Relaxed);
+        assert!(in_use, "the page was reclaimed");
+    }
+
+    #[cfg(shuttle)]
+    pub(super) fn mark_reclaimed(&self) {
+        self.header.in_use.store(false, Ordering::Relaxed);
+    }
+
+    /// An empty page; neither loom's nor shuttle's atomics can be made of zeros.
+    #[cfg(any(loom, shuttle))]
     pub(super) fn boxed() -> Box<Page> {
         Box::new(Page {
             header: Header {
                 overflow: AtomicPtr::new(ptr::null_mut()),
                 local_depth: AtomicU32::new(0),
                 number: AtomicU32::new(0),
+                #[cfg(loom)]
                 in_use: loom::cell::UnsafeCell::new(true),
+                #[cfg(shuttle)]
+                in_use: std::sync::atomic::AtomicBool::new(true),
             },
             buckets: std::array::from_fn(|_| Bucket {
                 slots: std::array::from_fn(|_| AtomicU64::new(0)),

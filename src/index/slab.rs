@@ -4,17 +4,17 @@
 //! Pages come back from whichever thread let go of them last, without a lock; they are used again
 //! before new ones are carved. Memory goes back to the system only with the slab.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::page::{PAGE_BYTES, Page, PagePtr};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(super) use mapped::Slab;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(super) use modelled::Slab;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod mapped {
     use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
     use std::ptr;
@@ -290,11 +290,11 @@ mod mapped {
     }
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod modelled {
     use super::*;
 
-    /// Boxes that are never used again, so that loom sees whoever looks at one too late.
+    /// Boxes that are never used again, so that loom and shuttle see whoever looks at one too late.
     pub(in super::super) struct Slab {
         pages: Mutex<Vec<PagePtr>>,
         touched_bytes: AtomicUsize,

@@ -84,7 +84,7 @@ impl Index {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(super) mod tests {
     use std::collections::HashMap;
 

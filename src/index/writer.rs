@@ -16,7 +16,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// The directory may have one pointer for so many entries: a few times as many as even hashes
 /// need, and a bound on what uneven ones can make of it.
-const MIN_ENTRIES_PER_POINTER: usize = if cfg!(loom) { 1 } else { 256 };
+const MIN_ENTRIES_PER_POINTER: usize = if cfg!(any(loom, shuttle)) { 1 } else { 256 };
 
 /// Changes the index.
 pub(crate) struct IndexWriter {

@@ -144,7 +144,8 @@ pub(crate) struct Log<D: Disk> {
 }
 
 /// How many bytes are appended between two looks at whether compaction is worth it: 1 MiB.
-const CHECK_EVERY_BYTES: u64 = 1 << 20;
+/// A record or two in shuttle's tests.
+const CHECK_EVERY_BYTES: u64 = if cfg!(shuttle) { 128 } else { 1 << 20 };
 
 impl<D: Disk> Log<D> {
     pub(crate) fn new(parts: LogParts<D>) -> Log<D> {

@@ -3,16 +3,25 @@
 //! Invariant: a slot is given to another segment only once no reader can still hold a location of
 //! the one before.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::disk::{Disk, Region};
 use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::reclaim::{Collector, Pin, SharedArc};
 use crate::segment::Segment;
+use crate::sync::{Mutex, OnceLock};
 
-const CHUNK_LEN: usize = 1024;
-const CHUNKS: usize = Location::MAX_SEGMENTS as usize / CHUNK_LEN;
+const CHUNK_LEN: usize = if cfg!(shuttle) { 4 } else { 1024 };
+const CHUNKS: usize = MAX_SLOTS as usize / CHUNK_LEN;
+
+/// How many slots there are: as many as a location can name. Shuttle's tests need few, and make
+/// them all anew for each schedule.
+const MAX_SLOTS: Slot = if cfg!(shuttle) {
+    64
+} else {
+    Location::MAX_SEGMENTS
+};
 
 /// A segment's place in the table: small and dense, used again, known only in memory.
 pub(crate) type Slot = u32;
@@ -87,7 +96,7 @@ impl<D: Disk> SegmentTable<D> {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             match free.returned.pop() {
                 Some(slot) => slot,
-                None if free.next < Location::MAX_SEGMENTS => {
+                None if free.next < MAX_SLOTS => {
                     free.next += 1;
                     free.next - 1
                 }

@@ -1,10 +1,14 @@
-//! The waiting, for loom: every job runs at the earliest moment at which it may.
+//! The waiting, for loom and shuttle: every job runs at the earliest moment at which it may.
 
 use std::marker::PhantomData;
+use std::sync::PoisonError;
 
-use loom::sync::Mutex;
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 
 use super::Job;
+#[cfg(shuttle)]
+use crate::sync::{Mutex, MutexGuard};
 
 pub(super) struct Engine {
     state: Mutex<State>,
@@ -36,6 +40,12 @@ impl Engine {
         }
     }
 
+    /// Poisoned or not: shuttle runs all threads on one of the system's, to which each of them
+    /// seems to panic when another one does.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn enter(&self) -> Guard<'_> {
         Guard {
             engine: self,
@@ -45,7 +55,7 @@ impl Engine {
     }
 
     pub(super) fn retire(&self, job: Job) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.lock();
         if state.pins.is_empty() {
             drop(state);
             job();
@@ -56,7 +66,7 @@ impl Engine {
     }
 
     fn add_pin(&self) -> u64 {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.lock();
         let pin = state.next_pin;
         state.next_pin += 1;
         state.pins.push(pin);
@@ -64,7 +74,7 @@ impl Engine {
     }
 
     fn remove_pin(&self, pin: u64) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.lock();
         state.pins.retain(|&other| other != pin);
         for waiting in &mut state.waiting {
             waiting.pins.retain(|&other| other != pin);
@@ -83,7 +93,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let waiting = std::mem::take(&mut self.state.lock().unwrap().waiting);
+        let waiting = std::mem::take(&mut self.lock().waiting);
         for waiting in waiting {
             (waiting.job)();
         }

@@ -153,3 +153,29 @@ fn a_pin_of_another_collector_is_refused() {
     shared.load(&ours.pin());
     shared.load(&theirs.pin());
 }
+
+/// Two threads that change a number without an order between them, for `.ci/tsan --can-it-see`: a
+/// sanitizer that reports nothing here would report nothing anywhere.
+#[cfg(planted_race)]
+#[test]
+fn a_planted_race() {
+    struct Racy(std::cell::UnsafeCell<u64>);
+    // SAFETY: there is none; this is the race.
+    unsafe impl Sync for Racy {}
+
+    let racy = Racy(std::cell::UnsafeCell::new(0));
+    let started = Barrier::new(2);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let racy = &racy;
+                started.wait();
+                for _ in 0..1000 {
+                    // SAFETY: as above.
+                    unsafe { *racy.0.get() += 1 };
+                }
+            });
+        }
+    });
+    assert_ne!(racy.0.into_inner(), 0);
+}

@@ -7,8 +7,7 @@
 //! tells that no other key of its hash was live then, so that the highest sequence number still
 //! decides alone.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
@@ -21,6 +20,7 @@ use crate::log::{SegmentTable, Slot, Usage};
 use crate::reclaim::{Collector, Pin};
 use crate::recovery::in_parallel;
 use crate::segment::Segment;
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 
 /// A segment's hint, and the slot it has in the table.
 pub(crate) struct Loaded {
@@ -105,7 +105,7 @@ pub(crate) fn load<D: Disk>(
     Ok(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -11,10 +11,7 @@ mod sealed;
 mod tail;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 pub use directory::{lock_holder, lock_holder_on};
 pub(crate) use follow::{Follower, follow};
@@ -30,6 +27,7 @@ use crate::log::manifest_file::{self, CommitError};
 use crate::log::{Active, Expiries, LogOptions, LogParts, SegmentTable, Usage};
 use crate::reclaim::Collector;
 use crate::segment::writer::write_hint;
+use crate::sync::{AtomicUsize, Instant, Mutex, Ordering, spawn_scoped, thread};
 use load::Loaded;
 use sealed::Opened;
 pub(crate) use sealed::Source;
@@ -310,7 +308,7 @@ fn read_segments<D: Disk>(
 fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     let work = &work;
     thread::scope(|scope| {
-        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let spawn = |_| spawn_scoped(scope, work).ok();
         let workers: Vec<_> = (1..threads).map_while(spawn).collect();
         let here = work();
         let ended = workers.into_iter().map(|worker| match worker.join() {

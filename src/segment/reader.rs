@@ -1,8 +1,7 @@
 //! A segment as readers see it: records by their offset, from a map or by `pread`.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, Region};
 use crate::error::{Error, Result};
@@ -10,6 +9,7 @@ use crate::format::hint::Hint;
 use crate::format::record::{self, RECORD_HEADER_LEN, Record};
 use crate::format::segment::SegmentHeader;
 use crate::format::{Invalid, SegmentId, names};
+use crate::sync::{AtomicBool, OnceLock, Ordering};
 
 /// How sealed segments are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,17 @@
 //! Work beside the callers: syncing at an interval, compacting in the background.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use super::Durability;
 use super::engine::Engine;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::sync::{
+    Condvar, Instant, Mutex, MutexGuard,
+    thread::{self, JoinHandle},
+    wait_timeout,
+};
 
 /// How often the compaction thread looks whether values have expired, if nobody calls it before.
 const EXPIRY_CHECK: Duration = Duration::from_secs(5);
@@ -141,14 +145,13 @@ impl Signal {
     }
 
     fn wait<'g>(
-        &self,
+        &'g self,
         mut state: MutexGuard<'g, State>,
         timeout: Option<Duration>,
     ) -> MutexGuard<'g, State> {
         state.waiting += 1;
         let mut state = if let Some(timeout) = timeout {
-            let woken = self.changed.wait_timeout(state, timeout);
-            woken.unwrap_or_else(PoisonError::into_inner).0
+            wait_timeout(&self.changed, &self.state, state, timeout)
         } else {
             let woken = self.changed.wait(state);
             woken.unwrap_or_else(PoisonError::into_inner)

@@ -5,11 +5,12 @@
 
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use lru::{DefaultHasher, LruCache};
 
 use crate::format::SeqNo;
+use crate::sync::Mutex;
 
 /// Enough that readers on a few dozen cores seldom meet; a power of two.
 const SHARDS: usize = 16;

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 
 use super::Store;
 use super::commit::Lead;
@@ -12,6 +11,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::progress::{CopyProgress, Figures, Meter};
+use crate::sync::Instant;
 
 impl<D: Disk> Store<D> {
     /// Makes a consistent copy of the store in `dir`, which can be opened as a store of its own,

@@ -3,11 +3,11 @@
 //! What was seen expired stays expired when the wall clock jumps back, in this process at once
 //! and in later ones from the next manifest commit on (every rotation, compaction and close).
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
+use crate::sync::{AtomicU64, Ordering};
 
 pub(crate) struct Clock<D> {
     disk: D,

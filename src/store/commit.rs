@@ -8,9 +8,8 @@
 //! Leading is also what sealing, compaction and closing need: nobody else touches the active
 //! segment's file meanwhile.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::engine::{Engine, Writer};
 use super::pending::Group;
@@ -18,6 +17,7 @@ use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::log::LogError;
+use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering, thread};
 
 /// Who leads.
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl CommitTurn {
         let last_sync = Duration::from_nanos(self.last_sync_ns.load(Ordering::Relaxed));
         let (begun, patience) = (Instant::now(), last_sync.min(MAX_GATHER));
         while group.writers() < expected && begun.elapsed() < patience {
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
@@ -108,18 +108,28 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// Dropped only by a panic of the disk in the middle of a commit: nobody knows what was written,
-/// and those who wait for the group would wait for ever.
-struct Panicked<'e, D: Disk> {
+/// A group that was taken out of the writer to be settled. Should its leader panic, nobody knows
+/// what is on the disk: then the store is poisoned, and all who wait for the group are told.
+struct Taken<'e, D: Disk> {
     engine: &'e Engine<D>,
-    group: &'e Arc<Group>,
+    group: Arc<Group>,
 }
 
-impl<D: Disk> Drop for Panicked<'_, D> {
+impl<D: Disk> Taken<'_, D> {
+    fn settle(&self, outcome: Result<()>) {
+        self.group.settle(outcome);
+    }
+}
+
+impl<D: Disk> Drop for Taken<'_, D> {
     fn drop(&mut self) {
-        let mut writer = self.engine.lock_writer();
-        let error = self.engine.break_down(&mut writer, Error::Panicked);
-        self.group.settle(Err(error));
+        if self.group.outcome().is_none() {
+            let mut writer = self.engine.lock_writer();
+            self.engine.break_down(&mut writer, Error::Panicked);
+            drop(writer);
+            // Poisoned by now.
+            self.settle(self.engine.check_poison());
+        }
     }
 }
 
@@ -156,17 +166,16 @@ impl<D: Disk> Engine<D> {
             let mut writer = self.lock_writer();
             // Whoever led before may have failed: nothing is synced again after that.
             self.check_poison()?;
-            let group = std::mem::take(&mut writer.group);
+            let group = Taken {
+                engine: self,
+                group: std::mem::take(&mut writer.group),
+            };
             let upto = writer.log.next_seq();
             if is_planted(Bug::PublishBeforeSync) {
                 let count = writer.pending.len();
                 self.publish(&mut writer, count)?;
             }
             (writer.log.unsynced(), group, writer.pending.len(), upto)
-        };
-        let panicked = Panicked {
-            engine: self,
-            group: &group,
         };
         let (wrote, synced) = match &job {
             Some(job) => {
@@ -181,13 +190,12 @@ impl<D: Disk> Engine<D> {
                     Err(_) if is_planted(Bug::RetrySync) => job.sync(),
                     synced => synced,
                 };
-                self.turn.note_group(group.writers(), begun.elapsed());
+                self.turn.note_group(group.group.writers(), begun.elapsed());
                 self.counters.note_sync();
                 (wrote, synced)
             }
             None => (Ok(()), Ok(())),
         };
-        std::mem::forget(panicked);
         let mut writer = self.lock_writer();
         let outcome = match (wrote, synced) {
             (Ok(()), Ok(())) => {

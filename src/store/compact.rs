@@ -10,8 +10,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
 use super::compactor::Work;
 use super::engine::{Engine, Writer};
@@ -29,9 +28,10 @@ use crate::index::{Candidate, Location};
 use crate::log::{Expiries, LogError, Slot, Usage};
 use crate::recovery::Source;
 use crate::segment::Segment;
+use crate::sync::{Instant, OnceLock};
 
 /// How many index entries are moved under one hold of the writer lock: about 0.3 ms.
-const MOVES_AT_A_TIME: usize = 1024;
+const MOVES_AT_A_TIME: usize = if cfg!(shuttle) { 2 } else { 1024 };
 
 /// What moving an index entry counts for, in bytes of work.
 const WORK_PER_MOVE: u64 = 64;
@@ -187,7 +187,9 @@ impl<D: Disk> Engine<D> {
         self.commit(&lead)?;
         let mut writer = self.lock_writer();
         let now_ms = self.clock.now_ms();
+        writer.changing = true;
         let sealed = self.with_reserve(|| writer.log.seal(now_ms));
+        writer.changing = false;
         sealed.map_err(|error| self.log_failed(&mut writer, error))?;
         // Sealing has made what came in since the commit durable, too.
         self.publish_all(&mut writer)
@@ -301,7 +303,10 @@ impl<D: Disk> Engine<D> {
                 let _ = self.disk.unlink(input.segment.path());
             }
         }
-        if let Err(error) = self.with_reserve(|| writer.log.commit(next.clone())) {
+        writer.changing = true;
+        let committed = self.with_reserve(|| writer.log.commit(next.clone()));
+        writer.changing = false;
+        if let Err(error) = committed {
             return Err(match error {
                 LogError::Unchanged(error) => {
                     if is_planted(Bug::RemoveInputsOnFullDisk) {

@@ -1,7 +1,7 @@
 //! The engine: everything that handles of one store share.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::background::Background;
 use super::builder::Settings;
@@ -23,6 +23,7 @@ use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
 use crate::recovery::{self, Follower, RecoveryOptions, RecoveryReport};
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 
 /// What only the one who holds the writer lock may touch.
 pub(crate) struct Writer<D: Disk> {
@@ -211,13 +212,18 @@ impl<D: Disk> Engine<D> {
         let mut writer = self.lock_writer();
         let clock_ms = self.clock.now_ms();
         if writer.log.is_worth_sealing() {
-            if let Err(error) = writer.log.seal(clock_ms) {
+            writer.changing = true;
+            let sealed = writer.log.seal(clock_ms);
+            writer.changing = false;
+            if let Err(error) = sealed {
                 // Closed unsealed, it takes a little longer to open.
                 self.log_failed(&mut writer, error);
                 self.check_poison()?;
             }
         }
+        writer.changing = true;
         let closed = writer.log.close(clock_ms);
+        writer.changing = false;
         closed.map_err(|error| self.log_failed(&mut writer, error))?;
         // That has made durable what came in since the commit, too.
         self.publish_all(&mut writer)?;

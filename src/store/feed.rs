@@ -17,9 +17,7 @@
 //! behind.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::sync::{PoisonError, Weak};
 
 use super::engine::Engine;
 use super::walk::{Part, Snapshot};
@@ -30,6 +28,9 @@ use crate::format::{KeyHasher, SegmentId, SeqNo, StoreId};
 use crate::log::Usage;
 use crate::recovery::Source;
 use crate::segment::ReadMode;
+use crate::sync::{
+    AtomicU64, AtomicUsize, Condvar, Instant, Mutex, MutexGuard, Ordering, RwLock, wait_timeout,
+};
 
 /// How far apart landmarks are, in bytes: what is walked in vain at most.
 pub(crate) const LANDMARK_EVERY_BYTES: u64 = 16 << 10;
@@ -233,10 +234,7 @@ impl<D: Disk> Feed<D> {
                     if left.is_zero() {
                         return News::Nothing;
                     }
-                    self.changed
-                        .wait_timeout(ending, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    wait_timeout(&self.changed, &self.ending, ending, left)
                 }
             };
         }

@@ -1,13 +1,14 @@
 //! Read-only stores, and how they catch up with the process that writes.
 
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::Store;
 use super::engine::Engine;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::recovery::Follower;
+use crate::sync::MutexGuard;
 
 impl Store {
     /// Opens the store in `dir` to read only, with the default options otherwise, also beside a

@@ -1,9 +1,10 @@
 //! Segments that have left the store and are still read.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::disk::Disk;
 use crate::segment::Segment;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Segments that have been merged but are still read: their files go with their last reader, or if
 /// that outlives the store, with the next open. Without the directory's lock nothing may be removed:

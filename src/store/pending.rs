@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::KeyHash;
 use crate::format::record::Kind;
 use crate::log::Placed;
+use crate::sync::{AtomicU32, OnceLock, Ordering};
 
 /// A record that waits to be published.
 #[derive(Clone, Copy)]

@@ -5,13 +5,13 @@
 //! of it gives it back; it is made again after the next rotation or merge that finds room.
 
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::format::names;
 use crate::log::LogError;
+use crate::sync::{AtomicBool, Ordering};
 
 /// The reserve is one part in so many of a segment.
 const PART_OF_SEGMENT: u64 = 16;

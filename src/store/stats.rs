@@ -1,14 +1,13 @@
 //! Figures for operators: what takes how much room, on the disk and in memory, and what is going
 //! on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::Store;
 use super::engine::Engine;
 use super::write_back::WriteBack;
 use crate::disk::Disk;
 use crate::format::{SegmentId, SeqNo};
 use crate::segment::ReadMode;
+use crate::sync::{AtomicU64, Ordering};
 
 /// A store's figures, from [`Store::stats`](crate::Store::stats).
 ///

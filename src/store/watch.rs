@@ -1,7 +1,7 @@
 //! Following a store as it is written to.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Store;
 use super::changes::Change;
@@ -11,6 +11,7 @@ use super::walk::Walk;
 use crate::disk::{Disk, OsDisk};
 use crate::error::Result;
 use crate::format::SeqNo;
+use crate::sync::Instant;
 
 /// The changes of the keys that begin with a prefix, as they come; see
 /// [`Store::watch`](crate::Store::watch).

@@ -4,8 +4,6 @@
 //! of its group once it is durable ([`super::commit`]). With an interval it is written into the
 //! file and published at once, under the same lock.
 
-use std::sync::MutexGuard;
-
 use super::batch::{self, Ttl, WriteBatch};
 use super::engine::{Engine, Writer};
 use super::read::Hit;
@@ -19,6 +17,7 @@ use crate::format::record::{self, Kind};
 use crate::format::{KeyHash, MAX_BATCH_BYTES, SeqNo, value as codec};
 use crate::log::{Entry, LogError, Placed, Room};
 use crate::reclaim::Pin;
+use crate::sync::MutexGuard;
 
 /// A write, its value compressed already if that is worth it.
 struct Op<'a> {
@@ -86,6 +85,8 @@ pub(crate) struct Current<'p, D: Disk> {
     pub(crate) live: Option<Hit<'p, D>>,
     /// Another key with the same hash is live.
     collides: bool,
+    /// What is seen is not durable yet: readers do not see it, and it may never have happened.
+    is_pending: bool,
 }
 
 impl<D: Disk> Engine<D> {
@@ -150,9 +151,20 @@ impl<D: Disk> Engine<D> {
                 .as_ref()
                 .map(|hit| self.value(hit))
                 .transpose()?;
-            let collides = current.collides;
+            let (collides, is_pending) = (current.collides, current.is_pending);
             drop(pin);
-            let (change, result) = decide(live.as_ref())?;
+            let decided = decide(live.as_ref());
+            if is_pending && !matches!(&decided, Ok((Change::Put { .. } | Change::Delete, _))) {
+                // Nobody may learn of what could still be lost, not by being told that nothing was
+                // written because of it either.
+                match self.wait_for_pending(writer) {
+                    // It has not happened. What is to be done without it?
+                    Err(Error::DiskFull { .. }) => continue,
+                    settled => settled?,
+                }
+                return decided.map(|(_, result)| result);
+            }
+            let (change, result) = decided?;
             let op = match &change {
                 Change::Nothing => return Ok(result),
                 Change::Put {
@@ -172,6 +184,15 @@ impl<D: Disk> Engine<D> {
             self.append_one(writer, hash, &op.entry(collides))?;
             return Ok(result);
         }
+    }
+
+    /// Waits until everything that is pending is durable and published.
+    fn wait_for_pending(&self, writer: MutexGuard<'_, Writer<D>>) -> Result<()> {
+        // Groups are led one after the other: whatever is pending belongs to this one, or to one
+        // that is settled before it.
+        let group = writer.group.join();
+        drop(writer);
+        self.wait_for(&group)
     }
 
     /// Applies a batch: all of it or nothing.
@@ -361,11 +382,13 @@ impl<D: Disk> Engine<D> {
     ) -> Result<Current<'p, D>> {
         let mut collides = false;
         let mut settled = None;
+        let mut is_pending = false;
         for pending in writer.pending.of(hash) {
             let hit = self.read(pin, pending.placed.location, false)?;
             if hit.record()?.key() != key {
                 collides = true;
             } else if settled.is_none() {
+                is_pending = true;
                 settled = Some((pending.kind == Kind::Put).then_some(hit));
             }
         }
@@ -397,7 +420,11 @@ impl<D: Disk> Engine<D> {
             }
             None => None,
         };
-        Ok(Current { live, collides })
+        Ok(Current {
+            live,
+            collides,
+            is_pending,
+        })
     }
 
     /// Points the index at a record, and moves the bytes of the one before from live to stale.
@@ -449,6 +476,46 @@ fn mark_collisions_within(hashes: &[KeyHash], entries: &mut [Entry<'_>]) {
             for &i in group {
                 entries[i].collides = true;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disk::{FailKind, SimDisk};
+    use crate::error::Error;
+    use crate::store::Store;
+
+    /// Shuttle found it: told of a conflict with a write that was not durable, a client still got
+    /// the value before it; and had that write failed, there would never have been a conflict.
+    #[test]
+    fn a_write_that_changes_nothing_waits_until_what_it_saw_is_durable() {
+        for fails in [false, true] {
+            let disk = SimDisk::new(1);
+            let store = Store::builder("/db").build_store_on(disk.clone()).unwrap();
+            store.put("other", "1").unwrap();
+            let engine = &store.engine;
+            std::thread::scope(|scope| {
+                let lead = engine.turn.lead();
+                let first = scope.spawn(|| store.put("key", "first"));
+                while engine.lock_writer().pending.len() == 0 {
+                    std::thread::yield_now();
+                }
+                let second = scope.spawn(|| store.put_if_absent("key", "second"));
+                while engine.lock_writer().group.writers() < 2 {
+                    assert!(!second.is_finished(), "told of what is not durable");
+                    std::thread::yield_now();
+                }
+                if fails {
+                    disk.fail_at(0, FailKind::Enospc, true);
+                }
+                drop(lead);
+                let first = first.join().unwrap();
+                assert_eq!(matches!(first, Err(Error::DiskFull { .. })), fails);
+                assert_eq!(second.join().unwrap().unwrap(), fails);
+            });
+            let expected = if fails { "second" } else { "first" };
+            assert_eq!(store.get("key").unwrap().unwrap(), expected);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! of a flush or nothing. While it is on its way to the log, readers still find it here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use super::engine::Engine;
 use super::value::Value;
@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
 use crate::format::{MAX_BATCH_BYTES, MAX_KEY_LEN, MAX_VALUE_LEN};
+use crate::sync::{Mutex, RwLock, RwLockWriteGuard};
 
 /// How many bytes of keys and values wait at most, unless the builder says otherwise: 8 MiB.
 pub(crate) const DEFAULT_WRITE_BACK_BYTES: usize = 8 << 20;

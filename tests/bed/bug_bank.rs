@@ -75,7 +75,7 @@ const CAUGHT_BY: &[(&str, &str)] = &[
     ),
     (
         "TakeShortFileAsWhole",
-        "damage::a_file_that_is_cut_anywhere_is_found_and_costs_at_most_what_was_cut",
+        "recovery::every_truncation_is_an_error_or_does_not_matter",
     ),
     ("IgnoreCollisions", MODEL),
     ("TrustHintWithoutChecksum", FOREIGN_HINT),
@@ -137,7 +137,7 @@ const CAUGHT_BY: &[(&str, &str)] = &[
     ),
     (
         "SalvageStopsAtDamage",
-        "damage::a_flipped_bit_is_found_and_costs_at_most_its_record",
+        "damage::damage_is_found_or_does_not_matter_and_costs_at_most_its_records",
     ),
     (
         "FollowerTakesCopyForNews",

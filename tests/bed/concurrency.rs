@@ -1,8 +1,9 @@
 //! Threads: what each may see of the others' writes, while segments rotate and are compacted.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -439,6 +440,48 @@ fn a_failed_write_of_a_group_shows_nowhere_and_takes_nothing_along() {
         }
     }
     println!("{written} written, {failed} failed");
+}
+
+/// Shuttle found it: those who waited for the same sync led one commit after the other, for ever.
+#[test]
+fn a_panic_in_the_sync_of_a_group_poisons_the_store_and_leaves_nobody_waiting() {
+    let (done, is_done) = mpsc::channel();
+    let writing = thread::spawn(move || {
+        for round in 0..effort(30) {
+            let disk = HookedDisk::new(SimDisk::new(round));
+            let store = sim_builder(1 << 16).build_store_on(disk.clone()).unwrap();
+            let left = AtomicU64::new(2 + round % 5);
+            disk.set_hook(move |event, _| {
+                if event == Event::SyncData && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    panic!("planted");
+                }
+            });
+            thread::scope(|scope| {
+                for thread in 0..4_u64 {
+                    let store = &store;
+                    scope.spawn(move || {
+                        let put = |round| store.put(thread.to_le_bytes(), value(thread, round));
+                        let put = || (0..30).try_for_each(put);
+                        match catch_unwind(AssertUnwindSafe(put)) {
+                            Ok(Ok(())) => panic!("nobody told thread {thread}"),
+                            Ok(Err(error)) => assert!(matches!(error, Error::Poisoned { .. })),
+                            Err(_) => {}
+                        }
+                    });
+                }
+            });
+            assert!(store.stats().poisoned.is_some());
+            disk.clear_hook();
+        }
+        done.send(()).unwrap();
+    });
+    // A minute is for ever.
+    let waited = is_done.recv_timeout(Duration::from_secs(60 * effort(1)));
+    assert!(
+        waited.is_ok() || writing.is_finished(),
+        "somebody waits for ever"
+    );
+    writing.join().unwrap();
 }
 
 #[test]

@@ -28,33 +28,62 @@ fn open(dir: &Path, mode: ReadMode, threads: usize) -> Result<Store> {
     builder.read_mode(mode).build_store()
 }
 
-/// What a child that is limited is left.
-#[derive(Clone, Copy)]
-enum Limit {
-    Files(u64),
-    Maps(u64),
-    Threads,
-}
-
-/// Sets how many files this process may have open; gives how many it might before.
-fn limit_files(count: u64) -> u64 {
+/// Sets one of this process's limits; gives what it was before.
+fn limit(resource: u32, to: u64) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the pointer is to a local that lives through the call, which writes to it alone.
-    assert_eq!(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) },
-        0
-    );
+    let got = unsafe { libc::getrlimit(resource as _, &raw mut limit) };
     let before = limit.rlim_cur;
-    limit.rlim_cur = count;
+    limit.rlim_cur = to;
     // SAFETY: as above; it is only read.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(resource as _, &raw const limit) };
+    assert_eq!((got, set), (0, 0));
     before
+}
+
+/// How many bytes of its address space this process uses.
+fn address_space() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// A limit that this process meets, until it is dropped.
+struct Limited {
+    maps: Vec<Mmap>,
+    before: Option<(u32, u64)>,
+}
+
+impl Limited {
+    fn new(kind: &str, left: u64) -> Limited {
+        let (mut maps, mut before) = (Vec::new(), None);
+        match kind {
+            "files" => {
+                let files = libc::RLIMIT_NOFILE as u32;
+                before = Some((files, limit(files, left)));
+            }
+            "bytes" => {
+                let space = libc::RLIMIT_AS as u32;
+                before = Some((space, limit(space, address_space() + left)));
+            }
+            "maps" => maps = use_up_maps(left),
+            "threads" => assert!(std::thread::Builder::new().spawn(|| ()).is_err()),
+            other => panic!("{other}"),
+        }
+        Limited { maps, before }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.maps.clear();
+        if let Some((resource, before)) = self.before {
+            limit(resource, before);
+        }
+    }
 }
 
 /// Uses up all memory maps that the system gives this process but so many.
@@ -86,26 +115,25 @@ fn child_that_meets_a_limit() {
         return;
     };
     let parts: Vec<_> = word.splitn(4, ',').collect();
-    let left = parts[1].parse().unwrap();
-    let (limit, mode) = match (parts[0], parts[2]) {
-        ("files", "pread") => (Limit::Files(left), ReadMode::Pread),
-        ("files", _) => (Limit::Files(left), ReadMode::Mmap),
-        ("maps", _) => (Limit::Maps(left), ReadMode::Mmap),
-        _ => (Limit::Threads, ReadMode::Mmap),
+    let [kind, left, mode, dir] = parts[..] else {
+        panic!("{word}");
     };
-    // Where there are few maps left, the standard library ends a process that starts a thread.
-    let threads = if parts[0] == "maps" { 1 } else { 4 };
+    let (left, dir) = (left.parse().unwrap(), Path::new(dir));
+    let mode = match mode {
+        "pread" => ReadMode::Pread,
+        _ => ReadMode::Mmap,
+    };
+    // Without maps for its stack, a thread that the standard library starts ends the process.
+    let threads = if matches!(kind, "maps" | "bytes") {
+        1
+    } else {
+        4
+    };
     let say = |what: &str| {
         let line = format!("\nlimit {what}\n");
         std::io::stdout().write_all(line.as_bytes()).unwrap();
     };
-    let dir = Path::new(parts[3]);
-    let (mut maps, mut before) = (Vec::new(), None);
-    match limit {
-        Limit::Files(left) => before = Some(limit_files(left)),
-        Limit::Maps(left) => maps = use_up_maps(left),
-        Limit::Threads => assert!(std::thread::Builder::new().spawn(|| ()).is_err()),
-    }
+    let limited = Limited::new(kind, left);
     let mut refused = 0;
     let mut met = |error: &Error| {
         assert!(matches!(error, Error::ResourceLimit { .. }), "{error:?}");
@@ -140,10 +168,7 @@ fn child_that_meets_a_limit() {
         }
     }
     // The limit is raised, and all is as it was.
-    maps.clear();
-    if let Some(before) = before {
-        limit_files(before);
-    }
+    drop(limited);
     let store = store.unwrap_or_else(|| open(dir, mode, threads).unwrap());
     let mut never = |error: &Error| panic!("{error}");
     for _ in 0..KEYS {
@@ -173,7 +198,11 @@ fn meet(at: &Path, kind: &str, left: u64, mode: &str) -> u64 {
         command.env("RUST_MIN_STACK", (1_u64 << 50).to_string());
     }
     let mut child = command
-        .args(["--exact", "process_limits::child_that_meets_a_limit", "--nocapture"])
+        .args([
+            "--exact",
+            "process_limits::child_that_meets_a_limit",
+            "--nocapture",
+        ])
         .env(VARIABLE, format!("{kind},{left},{mode},{}", data.display()))
         // One heap for all threads, which has its room from the beginning: a process that has used
         // up its maps gets no memory either.
@@ -263,13 +292,26 @@ fn without_memory_maps_a_store_is_read_and_written_all_the_same() {
             "there are more maps than can be used up in a short time",
         );
     }
-    let layer = Layer::begin(name, "limits", 16);
+    let layer = Layer::begin(name, "limits", 6);
     let place = Place::new();
-    let mut refused = 0;
-    for left in (4..).step_by(3).take(layer.goal() as usize) {
-        refused += meet(&place.dir(), "maps", left, "mmap");
+    for left in (4..).step_by(7).take(layer.goal() as usize) {
+        let refused = meet(&place.dir(), "maps", left, "mmap");
+        assert_eq!(refused, 0, "{left} maps are left");
         layer.add(1);
     }
+    layer.end("nothing was refused");
+}
+
+#[test]
+fn a_limit_on_memory_is_an_error_that_passes() {
+    let layer = Layer::begin("limits on address space", "limits", 30);
+    let place = Place::new();
+    let mut refused = 0;
+    for pages in 0..layer.goal() {
+        refused += meet(&place.dir(), "bytes", pages * 4096, "mmap");
+        layer.add(1);
+    }
+    assert!(refused > 0, "no limit was met");
     layer.end(&format!("{refused} operations were refused"));
 }
 

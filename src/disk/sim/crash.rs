@@ -1,7 +1,7 @@
 //! What a power cut, or the death of the process, leaves on the disk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::SimDisk;
 use super::directory::{DirId, DirOp, Directory};
@@ -9,6 +9,7 @@ use super::fault::Faults;
 use super::file::{FileId, FileOp, FileState, grow};
 use super::rng::Rng;
 use super::state::State;
+use crate::sync::Mutex;
 
 /// Up to this many changes, [`SimDisk::crash_plans`] has every subset of them.
 const MAX_EXHAUSTIVE_OPS: usize = 6;

@@ -3,13 +3,14 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::{fmt, mem};
 
 use super::fault::{FailKind, OpKind, Verdict, power_cut};
 use super::rng::Rng;
 use super::state::{State, lock_state};
 use crate::disk::{DiskFile, Region};
+use crate::sync::{Mutex, MutexGuard};
 
 /// No test needs more, and an offset gone wrong must not take all memory.
 const MAX_FILE_LEN: u64 = 1 << 36;

@@ -39,7 +39,7 @@ mod tests;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use self::directory::{DirId, DirOp, Directory, Target};
 use self::file::FileState;
@@ -49,6 +49,7 @@ use super::{DirEntry, Disk, LockError, OpenMode};
 pub use self::crash::CrashPlan;
 pub use self::fault::{FailKind, OpKind};
 pub use self::file::SimFile;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A simulated disk. A clone is another handle to the same disk.
 ///

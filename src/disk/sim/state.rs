@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::directory::{DirId, DirOp, Directory, Target};
 use super::fault::{Faults, OpKind};
 use super::file::{FileId, FileOp, FileState};
 use super::rng::Rng;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The morning of 1 January 2024, UTC.
 const FIRST_CLOCK_MS: u64 = 1_704_096_000_000;

@@ -24,9 +24,7 @@ mod tail;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 use super::directory;
 use super::load::{self, Loaded};
@@ -42,6 +40,7 @@ use crate::index::{Index, IndexWriter};
 use crate::log::{Log, LogOptions, LogParts, SegmentTable, Slot, Usage};
 use crate::reclaim::Collector;
 use crate::segment::writer::hint_owner;
+use crate::sync::{AtomicUsize, Instant, Mutex, Ordering};
 use changes::Changes;
 use sources::{Known, Sources};
 use tail::{Read, Tail};

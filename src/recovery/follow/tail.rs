@@ -26,6 +26,7 @@ use crate::recovery::Source;
 use crate::segment::Segment;
 use crate::segment::hint::Summary;
 use crate::segment::scanner::{self, Behind, Check, ScanEnd};
+use crate::sync::thread;
 
 /// How much is read at first: beyond the end of the records there are zeros, which cost a little.
 const FIRST_READ: u64 = 64 << 10;
@@ -226,7 +227,7 @@ impl<D: Disk> Tail<D> {
                         return Err(Error::corrupt(&self.path, self.end(), reason));
                     }
                     if tries > 1 {
-                        std::thread::sleep(Duration::from_millis(1));
+                        thread::sleep(Duration::from_millis(1));
                     }
                 }
             }
