@@ -181,6 +181,7 @@ fn child_that_writes_until_it_is_killed() {
         work();
         if phase == this {
             disk.rest();
+            say("passed");
         }
     };
     let mut opened = None;
@@ -238,6 +239,8 @@ struct Writer {
     copied: u64,
     is_open: bool,
     has_halted: bool,
+    /// The phase ended before the operation came in which it was to halt.
+    has_passed: bool,
 }
 
 impl Writer {
@@ -271,6 +274,7 @@ impl Writer {
             copied: 0,
             is_open: false,
             has_halted: false,
+            has_passed: false,
         }
     }
 
@@ -279,6 +283,7 @@ impl Writer {
         match words[..] {
             ["opened"] => self.is_open = true,
             ["halted"] => self.has_halted = true,
+            ["passed"] => self.has_passed = true,
             ["wrote", thread, number] => {
                 let thread: usize = thread.parse().unwrap();
                 self.acknowledged[thread] = number.parse().unwrap();
@@ -288,13 +293,15 @@ impl Writer {
         }
     }
 
-    /// Listens until something is true, or the child has ended, or a long time has passed.
+    /// Listens until something is true.
+    ///
+    /// # Panics
+    ///
+    /// When nothing is said for a minute: the child hangs, or has ended.
     fn listen_until(&mut self, is_true: impl Fn(&Writer) -> bool) {
         while !is_true(self) {
-            let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) else {
-                return;
-            };
-            self.note(&line);
+            let line = self.lines.recv_timeout(Duration::from_secs(60));
+            self.note(&line.expect("the child says nothing any more"));
         }
     }
 
@@ -356,16 +363,18 @@ impl Round<'_> {
         let mut writer = Writer::start(self.dir.path(), self.mode, phase, at);
         if phase == Phase::Open {
             // If the number was not reached, at the end of opening.
-            writer.listen_until(|writer| writer.has_halted || writer.is_open);
+            writer.listen_until(|writer| writer.has_halted || writer.has_passed);
         } else if phase == Phase::Never {
             if !self.rng.chance(20) {
                 writer.listen_until(|writer| writer.is_open);
             }
             writer.listen_for(Duration::from_micros(self.rng.below(30_000)));
         } else {
-            // Or when it has gone by, and a while after that.
-            let most = self.done[0] + 40 + self.rng.below(20);
-            writer.listen_until(|writer| writer.has_halted || writer.acknowledged[0] > most);
+            // If it was not, soon after the end of the phase.
+            writer.listen_until(|writer| writer.has_halted || writer.has_passed);
+            if writer.has_passed {
+                writer.listen_for(Duration::from_micros(self.rng.below(5000)));
+            }
         }
         writer.kill();
         let number = PHASES.iter().position(|other| *other == phase).unwrap();
