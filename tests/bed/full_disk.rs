@@ -148,6 +148,12 @@ impl<'a> Run<'a> {
         (self.context)()
     }
 
+    fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         let failed = self.failed;
         match (step, self.store.take()) {
@@ -300,7 +306,7 @@ fn a_disk_that_is_full_at_any_page_loses_nothing() {
                         || format!("{pages} pages, segments of {segment_size}: {steps:?}");
                     let filler = Filler::new(disk.dir(), pages * PAGE);
                     let mut run = Run::new(disk.dir(), segment_size, &context);
-                    steps.iter().for_each(|step| run.step(step));
+                    run.steps(&steps);
                     drop(filler);
                     run.finish();
                     failed += run.failed;
@@ -331,7 +337,7 @@ fn a_disk_without_names_for_more_files_loses_nothing() {
                 let context = || format!("{files} files: {steps:?}");
                 disk.mount.remount(&format!("nr_inodes={}", files + 1));
                 let mut run = Run::new(disk.dir(), 8 << 10, &context);
-                steps.iter().for_each(|step| run.step(step));
+                run.steps(&steps);
                 disk.mount.remount("nr_inodes=1000");
                 run.finish();
                 failed += run.failed;
@@ -368,7 +374,7 @@ fn a_full_ext4_loses_nothing() {
                 let context = || format!("{left} bytes, segments of {segment_size}: {steps:?}");
                 let filler = Filler::new(&at, left);
                 let mut run = Run::new(&at, segment_size, &context);
-                steps.iter().for_each(|step| run.step(step));
+                run.steps(&steps);
                 drop(filler);
                 run.finish();
                 failed += run.failed;

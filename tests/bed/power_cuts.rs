@@ -133,10 +133,10 @@ fn cut_again_and_again(
 
         let before = ledger.done;
         figures.torn += u64::from(ledger.check(&script, &said, &context));
-        for thread in 0..ledger.done.len() {
-            figures.writes += ledger.done[thread] - before[thread];
-            figures.lost += said.wrote[thread].saturating_sub(ledger.done[thread]);
-        }
+        figures.writes += ledger.done.iter().sum::<u64>() - before.iter().sum::<u64>();
+        let wrote = said.wrote.iter().zip(&ledger.done);
+        let lost = wrote.map(|(wrote, done)| wrote.saturating_sub(*done));
+        figures.lost += lost.sum::<u64>();
         // What the parent wrote may be all that is cut off next.
         if rng.chance(20) {
             mounted.cut_power();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::program::{failed, json, misused, run, text};
+use crate::program::{failed, json, misused, run, slashed, text};
 
 /// A run of a moment.
 const TINY: &str = "bench --keys 500 --ops 300";

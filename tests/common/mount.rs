@@ -8,12 +8,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::ioctl::{Opcode, Setter, ioctl};
 use tempfile::{TempDir, tempdir};
 
 /// From here on, what this thread mounts is seen by it and its children alone; why not, if that
@@ -80,14 +80,14 @@ impl Mount {
     /// everything fails. Unmount it, and mount it again.
     pub(crate) fn cut_power(&self) {
         /// `_IOR('X', 125, u32)`, the same for XFS and ext4.
-        const SHUTDOWN: u32 = 0x8004_587d;
+        const SHUTDOWN: Opcode = 0x8004_587d;
         /// Not even the journal's part that is in memory.
-        static NO_LOG_FLUSH: u32 = 2;
+        const NO_LOG_FLUSH: u32 = 2;
         let dir = File::open(&self.at).unwrap();
-        // SAFETY: this request reads a `u32` from the address it is given, and changes no memory
-        // of this process. The file is open.
-        let cut = unsafe { libc::ioctl(dir.as_raw_fd(), SHUTDOWN as _, &raw const NO_LOG_FLUSH) };
-        assert_eq!(cut, 0, "shutdown: {}", io::Error::last_os_error());
+        // SAFETY: this request reads a `u32` from the address it is given.
+        let shutdown = unsafe { Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH) };
+        // SAFETY: the request changes no memory of this process.
+        unsafe { ioctl(&dir, shutdown) }.unwrap();
     }
 
     /// Unmounts it; everything in it must be closed.

@@ -61,9 +61,9 @@ fn a_kill_under_load_loses_nothing_that_was_answered() {
                 })
             })
             .collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         while at_work.load(Ordering::Relaxed) < THREADS {
-            assert!(begun.elapsed() < PATIENCE, "nothing is answered");
+            assert!(started.elapsed() < PATIENCE, "nothing is answered");
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(Duration::from_millis(300 + 100 * round));
