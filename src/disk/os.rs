@@ -22,6 +22,7 @@ use windows as system;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{DirEntry, Disk, DiskFile, LockError, OpenMode, Region};
+use crate::bugs::{Bug, is_planted};
 
 /// The operating system's file system, clock and random numbers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -724,4 +725,3 @@ mod tests {
         assert_eq!(unlikely.len(), 100);
     }
 }
-use crate::bugs::{Bug, is_planted};

@@ -201,7 +201,9 @@ impl<D: Disk> Witness<'_, D> {
 
     pub(crate) fn add(&self, key: &'static str, by: u64) {
         let called = self.history.now();
-        let sum = self.store.increment(key, by as i64).unwrap() as u64;
+        let step = i64::try_from(by).unwrap();
+        let sum = self.store.increment(key, step).unwrap();
+        let sum = u64::try_from(sum).unwrap();
         self.history.done(key, called, Action::Add { by, sum });
     }
 
