@@ -685,12 +685,12 @@ fn a_damaged_segment_does_not_keep_the_others_from_being_compacted() {
 #[test]
 fn a_reserve_that_another_process_left_unfinished_is_made_whole() {
     let disk = SimDisk::new(18);
-    let builder = sim_builder(616 * KIB);
+    let builder = sim_builder(64 * KIB);
     drop(builder.build_store_on(disk.clone()).unwrap());
     // As a crash leaves it between its creation and the reservation of its room.
     let path = Path::new("/db/RESERVE");
     disk.write_raw(path, &[]);
-    let store = sim_builder(616 * KIB).build_store_on(disk.clone()).unwrap();
+    let store = sim_builder(64 * KIB).build_store_on(disk.clone()).unwrap();
     for number in 0..100 {
         store.put(key(number), [1; 1000]).unwrap();
     }
