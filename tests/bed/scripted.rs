@@ -503,8 +503,6 @@ impl Ledger {
             .build_store();
         let store = match opened {
             Ok(store) => store,
-            // The file system says that it is damaged itself: nobody promised anything about that.
-            Err(error) if error.to_string().contains("Structure needs cleaning") => return,
             Err(error) => {
                 assert_eq!(self.checkpoint, 0, "{error}\n{}", context());
                 return;
