@@ -264,6 +264,12 @@ fn limit_of(error: &io::Error) -> Option<Limit> {
     }
 }
 
+/// Whether the system refused something that it may allow the next time, or to somebody else: not
+/// what a damaged disk says.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied || limit_of(error).is_some()
+}
+
 impl fmt::Display for Error {
     #[expect(clippy::too_many_lines, reason = "a message for each variant")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -516,6 +516,33 @@ fn blocks_that_cannot_be_read_cost_what_is_in_them() {
     }
 }
 
+/// Errors 13 and 24 of Unix: permission denied, and too many open files.
+#[cfg(unix)] // reason: the numbers are another system's
+#[test]
+fn what_the_system_refuses_to_read_is_not_given_up_as_lost() {
+    let (fixture, state) = closed_store();
+    let mut refused = 0;
+    for kind in [FailKind::Os(13), FailKind::Os(24)] {
+        for read in 0.. {
+            let disk = copy(&fixture);
+            disk.fail_reads_with(read, kind, true);
+            let report = repair_on(&disk, "/db", "/out", &RepairOptions::new(), go_on);
+            disk.heal();
+            match report {
+                Ok(report) => {
+                    assert!(report.lost.is_empty(), "{read}: {report:?}");
+                    assert_eq!(show(&all(&disk)), show(&state));
+                }
+                Err(_) => refused += 1,
+            }
+            if disk.reads() <= read {
+                break;
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn a_power_cut_during_a_repair_leaves_no_store_or_all_of_it_and_the_source_as_it_was() {
     let (fixture, _) = closed_store();

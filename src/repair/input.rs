@@ -6,7 +6,7 @@ use super::header;
 use super::plan::Input;
 use super::report::LostRange;
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result, is_refusal};
 use crate::format::hint::{Hint, HintEntry, HintOwner};
 use crate::format::manifest::SegmentState;
 use crate::format::record::Record;
@@ -57,7 +57,7 @@ pub(super) struct Rest {
 impl<D: Disk> Reader<'_, D> {
     /// # Errors
     ///
-    /// When it is cancelled.
+    /// When it is cancelled, and when the system refuses to read what is there.
     pub(super) fn load(&self, input: &Input, meter: &mut Meter<'_>) -> Result<Loaded> {
         let path = self.dir.join(names::segment(input.id));
         let mut loaded = Loaded {
@@ -72,7 +72,14 @@ impl<D: Disk> Reader<'_, D> {
             .filter(|(_, owner)| (owner.store, owner.segment) == (self.store, input.id));
         let read =
             bytes::read_telling(self.disk, &loaded.path, u64::MAX, |upto| meter.reach(upto))?;
+        let refused = |error| Err(Error::io("read", &loaded.path, error));
         let file = match read {
+            Ok(Some(FileBytes {
+                refused: Some(error),
+                ..
+            })) => return refused(error),
+            // Nothing is lost that can be read the next time.
+            Err(error) if is_refusal(&error) => return refused(error),
             Ok(Some(file)) => file,
             other => {
                 let reason = match other {

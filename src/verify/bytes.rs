@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::is_refusal;
 
 /// How many bytes are given up at a time where the system cannot read: a block of most disks.
 const BLOCK_LEN: usize = 4096;
@@ -25,6 +26,8 @@ pub(crate) struct FileBytes {
     pub(crate) file_len: u64,
     /// Where the system could not read, and what it said.
     pub(crate) unreadable: Vec<Unreadable>,
+    /// Why the system did not even try to read a part of them, the first time.
+    pub(crate) refused: Option<io::Error>,
 }
 
 /// Bytes that the system could not read.
@@ -80,13 +83,13 @@ fn open<D: Disk>(disk: &D, path: &Path, most: u64) -> io::Result<Option<(D::File
         .try_reserve_exact(len)
         .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     bytes.resize(len, 0);
-    let unreadable = Vec::new();
     Ok(Some((
         file,
         FileBytes {
             bytes,
             file_len,
-            unreadable,
+            unreadable: Vec::new(),
+            refused: None,
         },
     )))
 }
@@ -121,6 +124,9 @@ impl FileBytes {
                 break;
             }
             let (start, len) = (start as u64, block.len() as u64);
+            if is_refusal(&error) && self.refused.is_none() {
+                self.refused = Some(io::Error::new(error.kind(), error.to_string()));
+            }
             match self.unreadable.last_mut() {
                 Some(last) if last.end == start => last.end += len,
                 _ => self.unreadable.push(Unreadable {
