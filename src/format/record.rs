@@ -229,26 +229,6 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Reads the record that `bytes` begins with if it is as most are: a put whose value is stored
-    /// as it is and never expires. As [`parse`](Record::parse) otherwise, but with less to ask.
-    #[inline]
-    pub(crate) fn parse_plain(bytes: &'a [u8]) -> Option<Record<'a>> {
-        let head = bytes.first_chunk::<RECORD_HEADER_LEN>()?;
-        let flags = head[4];
-        if flags & !(COLLIDES | BATCHED) != Kind::Put as u8 {
-            return None;
-        }
-        let key_len = (u32::from_le_bytes([head[4], head[5], head[6], head[7]]) >> 16) as u16;
-        let value_len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-        let len = encoded_len(usize::from(key_len), value_len as usize, false);
-        Some(Record {
-            bytes: bytes.get(..len)?,
-            flags,
-            key_len,
-            value_len,
-        })
-    }
-
     /// Reads and verifies the record that `bytes` begins with.
     pub(crate) fn decode(bytes: &'a [u8], seed: u32, offset: u64) -> Result<Record<'a>, Invalid> {
         let record = Record::parse(bytes)?;
@@ -372,6 +352,48 @@ impl<'a> Record<'a> {
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
+}
+
+/// What [`look_for`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look<'a> {
+    /// The key's value.
+    Value(&'a [u8]),
+    OtherKey,
+    /// A record that takes more than a look: [`Record::parse`] it.
+    Odd,
+}
+
+/// Looks whether `bytes` begin with the record of a key, if it is as most are: a put whose value is
+/// stored as it is and never expires. Asks for no more than that takes; what it says of the bytes is
+/// what [`Record::parse`] would say.
+#[inline]
+pub(crate) fn look_for<'a>(key: &[u8], bytes: &'a [u8]) -> Look<'a> {
+    let Some(head) = bytes.first_chunk::<RECORD_HEADER_LEN>() else {
+        return Look::Odd;
+    };
+    let [_, _, _, _, flags, _, ..] = *head;
+    if flags & !(COLLIDES | BATCHED) != Kind::Put as u8 {
+        return Look::Odd;
+    }
+    let key_len = u16::from_le_bytes([head[6], head[7]]);
+    let value_len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+    let key_end = RECORD_HEADER_LEN + key.len();
+    match bytes.get(RECORD_HEADER_LEN..key_end) {
+        Some(its_key) if usize::from(key_len) == key.len() && its_key == key => {}
+        _ => return Look::OtherKey,
+    }
+    let value = bytes.get(plain_value_offset(key.len())..);
+    match value.and_then(|value| value.get(..value_len)) {
+        Some(value) => Look::Value(value),
+        None => Look::Odd,
+    }
+}
+
+/// Where in such a record the value starts.
+#[inline]
+pub(crate) fn plain_value_offset(key_len: usize) -> usize {
+    value_offset(key_len, false)
 }
 
 /// The length that the header in `head` announces, for a reader that has only the header.

@@ -61,6 +61,12 @@ impl SegmentHeader {
         Ok(header)
     }
 
+    /// The base sequence number in an encoded header, which was decoded before.
+    pub(crate) fn base_seq_in(bytes: &[u8]) -> Option<SeqNo> {
+        let at = HEADER_LEN - (8 + 8 + 4 + 4);
+        Some(SeqNo(Fields(bytes.get(at..)?).u64().ok()?))
+    }
+
     /// Whether the checksum fits, whatever the version.
     pub(crate) fn is_intact(bytes: &[u8]) -> bool {
         check(bytes).is_ok()

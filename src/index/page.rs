@@ -72,7 +72,7 @@ pub(super) enum Search<R> {
 
 impl Page {
     /// Calls `visit` with the position, slot and word of each entry with this tag, in the order of
-    /// the search, until it gives something.
+    /// the search, until it gives something. To a reader, an entry may by then have become another.
     #[inline]
     pub(super) fn search<'p, R>(
         &'p self,
@@ -96,7 +96,7 @@ impl Page {
                 // Below 8 by the loop above; the mask tells the compiler.
                 let slot = &slots[at % SLOTS_PER_BUCKET];
                 let word = Word::read(slot, Ordering::Acquire);
-                if word.is_live() && word.has_tag(tag) {
+                if word.is_live() {
                     if let Some(found) = visit(bucket * SLOTS_PER_BUCKET + at, slot, word) {
                         return Search::Found(found);
                     }

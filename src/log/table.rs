@@ -81,6 +81,12 @@ impl<D: Disk> SegmentTable<D> {
         self.places.regions.get(slot)?.load(pin)
     }
 
+    /// Those bytes, to be kept.
+    #[inline]
+    pub(crate) fn region_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Region>> {
+        self.places.regions.get(slot)?.load_arc(pin)
+    }
+
     /// The segment in a slot, to be kept.
     pub(crate) fn get_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Segment<D>>> {
         self.places.segments.get(slot)?.load_arc(pin)

@@ -11,7 +11,7 @@ use super::value::Value;
 use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
-use crate::format::record::Record;
+use crate::format::record::{self, Look, Record};
 use crate::format::{KeyHash, SeqNo, value as codec};
 use crate::index::{Candidate, Location};
 use crate::reclaim::Pin;
@@ -74,7 +74,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Looks for a key whose record is as most are: in place, verified, neither compressed nor
-    /// about to expire. `give` makes the result of it.
+    /// about to expire. `give` makes the result of it, or none for a detour.
     ///
     /// What it comes across otherwise is a detour, in a function of its own: how many lookups the
     /// processor has under way at a time is decided by how little there is to do for each.
@@ -84,27 +84,24 @@ impl<D: Disk> Engine<D> {
         pin: &'p Pin<'_>,
         hash: KeyHash,
         key: &[u8],
-        give: impl Fn(Location, Record<'p>) -> R,
+        give: impl Fn(Location, &'p [u8]) -> Option<R>,
     ) -> Straight<R> {
-        let mut detour = false;
         let found = self.index.find(pin, hash.into(), |candidate| {
             let location = candidate.location();
             let region = self.table.region(pin, location.segment_slot());
-            let trusted = candidate.is_trusted(self.trust);
-            if let (Some(region), true) = (region, trusted) {
-                let bytes = region.tail(location.offset() as usize).unwrap_or_default();
-                if let Some(record) = Record::parse_plain(bytes) {
-                    return (record.key() == key).then(|| give(location, record));
+            let (Some(region), true) = (region, candidate.is_trusted(self.trust)) else {
+                return Some(Straight::Detour);
+            };
+            let bytes = region.tail(location.offset() as usize).unwrap_or_default();
+            match record::look_for(key, bytes) {
+                Look::Value(value) => {
+                    Some(give(location, value).map_or(Straight::Detour, Straight::Found))
                 }
+                Look::OtherKey => None,
+                Look::Odd => Some(Straight::Detour),
             }
-            detour = true;
-            None
         });
-        match found {
-            Some(found) => Straight::Found(found),
-            None if detour => Straight::Detour,
-            None => Straight::Absent,
-        }
+        found.unwrap_or(Straight::Absent)
     }
 
     #[inline(never)]
@@ -172,7 +169,7 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn value(&self, hit: &Hit<'_, D>) -> Result<Value> {
         if let HitBytes::InPlace { region, record } = &hit.bytes {
             if !record.is_compressed() {
-                return Ok(value_in_place(hit.segment, region, hit.offset, *record));
+                return Ok(value_in_place(region, hit.offset, record));
             }
         }
         let record = hit.record()?;
@@ -207,16 +204,16 @@ impl<D: Disk> Engine<D> {
 
     #[inline]
     fn look_up(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
-        let found = self.find_straight(pin, hash, key, |location, record| {
+        let found = self.find_straight(pin, hash, key, |location, value| {
             // The same bytes, also if the segment was sealed since its region was looked at.
-            let segment = self.table.get(pin, location.segment_slot())?;
-            let region = segment.region()?;
-            Some(value_in_place(segment, region, location.offset(), record))
+            let region = self.table.region_arc(pin, location.segment_slot())?;
+            let (at, value_at) = (location.offset(), record::plain_value_offset(key.len()));
+            Some(Value::in_place(region, at, value_at, value.len()))
         });
         match found {
-            Straight::Found(Some(value)) => Ok(Some(value)),
+            Straight::Found(value) => Ok(Some(value)),
             Straight::Absent => Ok(None),
-            Straight::Found(None) | Straight::Detour => self.look_up_by_detour(pin, hash, key),
+            Straight::Detour => self.look_up_by_detour(pin, hash, key),
         }
     }
 
@@ -273,7 +270,7 @@ pub(crate) fn record_at<D: Disk>(
 pub(crate) fn value_of<D: Disk>(hit: &Hit<'_, D>) -> Result<Value> {
     match &hit.bytes {
         HitBytes::InPlace { region, record } if !record.is_compressed() => {
-            Ok(value_in_place(hit.segment, region, hit.offset, *record))
+            Ok(value_in_place(region, hit.offset, record))
         }
         _ => {
             let record = hit.record()?;
@@ -297,17 +294,7 @@ fn make_value<D: Disk>(hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
 
 /// The value of an uncompressed record, as a guard of its own.
 #[inline]
-fn value_in_place<D: Disk>(
-    segment: &Segment<D>,
-    region: &Arc<Region>,
-    offset: u64,
-    record: Record<'_>,
-) -> Value {
-    Value::in_place(
-        Arc::clone(region),
-        offset as usize + record.value_offset(),
-        record.value().len(),
-        record.seq(segment.header().base_seq),
-        record.expires_at_ms(),
-    )
+fn value_in_place(region: &Arc<Region>, offset: u64, record: &Record<'_>) -> Value {
+    let (value_at, len) = (record.value_offset(), record.value().len());
+    Value::in_place(Arc::clone(region), offset, value_at, len)
 }
