@@ -208,15 +208,25 @@ impl Region {
         let _ = offset;
     }
 
+    /// All bytes from `offset` on that are at hand without a question: of a simulated map, a part
+    /// of which cannot be read, none.
+    #[inline]
+    pub(crate) fn tail_at_hand(&self, offset: usize) -> &[u8] {
+        let Some(len) = self.published().checked_sub(offset) else {
+            return &[];
+        };
+        // SAFETY: as for `slice`, with the same end: `offset + len` is what `len` was.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+    }
+
     /// All bytes from `offset` on.
     #[inline]
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
-        let Some(len) = self.published().checked_sub(offset) else {
+        if offset > self.published() {
             // How much of it will be read is not known; one byte at least.
             return self.touch(offset..offset.checked_add(1)?)?.get(offset..);
-        };
-        // SAFETY: as for `slice`, with the same end: `offset + len` is what `len` was.
-        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
+        }
+        Some(self.tail_at_hand(offset))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One look at a bucket: which of its slots have a tag, and whether it has an EMPTY slot.
+//! One look at a bucket: which of its slots have a tag.
 //!
 //! This is where a lookup waits for memory, and what decides how many lookups the processor keeps
 //! under way at a time is the number of loads that wait for the line: with eight and one more for
@@ -8,23 +8,15 @@
 use super::page::SLOTS_PER_BUCKET;
 use crate::sync::AtomicU64;
 
-/// What is to be known of a bucket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Glance {
-    /// A bit for each slot with the tag. Also those that are EMPTY or DELETED, if the tag is 0.
-    pub(super) matches: u32,
-    /// Whether the last slot is EMPTY.
-    pub(super) has_empty: bool,
-}
-
-/// Loads as if by relaxed atomic loads, slot by slot, in any order.
+/// A bit for each slot with the tag; also for those that are EMPTY or DELETED, if the tag is 0. Loads
+/// as if by relaxed atomic loads, slot by slot, in any order.
 #[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
 #[inline]
-pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
+pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> u32 {
     use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32,
-        _mm_cvtsi128_si64, _mm_movemask_ps, _mm_set1_epi32, _mm_shuffle_ps, _mm_unpackhi_epi64,
+        _mm_movemask_ps, _mm_set1_epi32, _mm_shuffle_ps,
     };
 
     const TAG_IN_HIGH_HALF: i32 = 0x7fff << 16;
@@ -61,17 +53,15 @@ pub(super) fn glance(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance 
             let matches = matches as u32;
             matches
         };
-        Glance {
-            matches: four_matches(a, b) | four_matches(c, d) << 4,
-            has_empty: _mm_cvtsi128_si64(_mm_unpackhi_epi64(d, d)) == 0,
-        }
+        four_matches(a, b) | four_matches(c, d) << 4
     }
 }
 
-/// Loads as if by relaxed atomic loads, slot by slot, in any order.
+/// A bit for each slot with the tag; also for those that are EMPTY or DELETED, if the tag is 0. Loads
+/// as if by relaxed atomic loads, slot by slot, in any order.
 #[cfg(any(test, not(target_arch = "x86_64"), miri, loom, shuttle))]
 #[inline]
-pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> Glance {
+pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -> u32 {
     use super::slot::Word;
     use crate::sync::Ordering;
 
@@ -83,10 +73,7 @@ pub(super) fn glance_by_slots(slots: &[AtomicU64; SLOTS_PER_BUCKET], tag: u16) -
     let matches = (0..)
         .zip(words)
         .map(|(at, word)| u32::from(word.has_tag(tag)) << at);
-    Glance {
-        matches: matches.fold(0, |all, one| all | one),
-        has_empty: words[SLOTS_PER_BUCKET - 1] == Word::EMPTY,
-    }
+    matches.fold(0, |all, one| all | one)
 }
 
 #[cfg(any(not(target_arch = "x86_64"), miri, loom, shuttle))]
@@ -104,22 +91,19 @@ mod tests {
     #[test]
     fn tags_are_told_from_each_other_in_every_slot() {
         let bucket = Aligned(Default::default());
-        let all = |tag| glance(&bucket.0, tag).matches;
+        let all = |tag| glance(&bucket.0, tag);
         assert_eq!((all(0), all(1)), (0xff, 0));
         for (at, slot) in bucket.0.iter().enumerate() {
-            assert!(glance(&bucket.0, 1).has_empty);
             let tag = 1 << at | 0x4000;
             // A location of all ones, verified or not.
             let location = Location::new(524_287, 4_294_967_288);
             Word::new(tag, location, at % 2 == 0).write(slot, Ordering::Relaxed);
-            assert_eq!(glance(&bucket.0, tag).matches, 1 << at);
+            assert_eq!(glance(&bucket.0, tag), 1 << at);
         }
         for tag in 0..=0x7fff {
             assert_eq!(glance(&bucket.0, tag), glance_by_slots(&bucket.0, tag));
         }
-        assert!(!glance(&bucket.0, 1).has_empty);
         Word::DELETED.write(&bucket.0[7], Ordering::Relaxed);
-        assert!(!glance(&bucket.0, 1).has_empty);
-        assert_eq!(glance(&bucket.0, 0).matches, 0x80);
+        assert_eq!(glance(&bucket.0, 0), 0x80);
     }
 }

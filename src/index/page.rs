@@ -15,7 +15,7 @@
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-use super::glance::{Glance, glance};
+use super::glance::glance;
 use super::slot::Word;
 use crate::reclaim::PROTECT;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -86,10 +86,7 @@ impl Page {
             let slots = &self.buckets[bucket].slots;
             // In what order this reads the slots does not matter, see invariants 1 and 3; a match
             // is read again, in order.
-            let Glance {
-                mut matches,
-                has_empty,
-            } = glance(slots, tag);
+            let mut matches = glance(slots, tag);
             while matches != 0 {
                 let at = matches.trailing_zeros() as usize;
                 matches &= matches - 1;
@@ -102,7 +99,10 @@ impl Page {
                     }
                 }
             }
-            if has_empty {
+            // By a load of its own, which only those pay for who did not find their key: once it is
+            // used it stays so, thus it was EMPTY before, too.
+            let last = &slots[SLOTS_PER_BUCKET - 1];
+            if Word::read(last, Ordering::Relaxed) == Word::EMPTY {
                 return Search::Absent;
             }
             bucket = if bucket + 1 == BUCKETS { 0 } else { bucket + 1 };
@@ -117,7 +117,7 @@ impl Page {
     pub(super) fn first_match(&self, home: usize, tag: u16) -> Option<Word> {
         self.assert_in_use();
         let slots = &self.buckets[home].slots;
-        let at = glance(slots, tag).matches.trailing_zeros() as usize;
+        let at = glance(slots, tag).trailing_zeros() as usize;
         let word = Word::read(slots.get(at)?, Ordering::Acquire);
         (word.has_tag(tag) && word.is_live()).then_some(word)
     }

@@ -92,7 +92,7 @@ impl<D: Disk> Engine<D> {
             let (Some(region), true) = (region, candidate.is_trusted(self.trust)) else {
                 return Some(Straight::Detour);
             };
-            let bytes = region.tail(location.offset() as usize).unwrap_or_default();
+            let bytes = region.tail_at_hand(location.offset() as usize);
             match record::look_for(key, bytes) {
                 Look::Value(value) => {
                     Some(give(location, value).map_or(Straight::Detour, Straight::Found))
