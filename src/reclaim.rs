@@ -224,16 +224,10 @@ impl<T> SharedArc<T> {
         unsafe { self.pointer.load(PROTECT).as_ref() }
     }
 
-    /// A share of what is in the place at this moment; it may outlive the pin.
+    /// As [`load`](SharedArc::load), where a share of it may be wanted.
     #[inline]
-    pub(crate) fn load_arc(&self, pin: &Pin<'_>) -> Option<Arc<T>> {
-        let pointer = ptr::from_ref(self.load(pin)?);
-        // SAFETY: the pointer is from `Arc::into_raw`, and the place's own share is alive under
-        // the pin, as for `load`; so the count is at least one and the new share is ours.
-        unsafe {
-            Arc::increment_strong_count(pointer);
-            Some(Arc::from_raw(pointer))
-        }
+    pub(crate) fn hold<'p>(&'p self, pin: &'p Pin<'_>) -> Option<Held<'p, T>> {
+        self.load(pin).map(Held)
     }
 
     /// Puts `value` in the place. The place's share of the old one is given up once no pin can be
@@ -253,6 +247,29 @@ impl<T> SharedArc<T> {
             // collector runs this once, after every pin that may have loaded it is gone.
             drop(unsafe { Arc::from_raw(old.into_inner()) });
         }));
+    }
+}
+
+/// What was in a [`SharedArc`], while the pin lives.
+pub(crate) struct Held<'p, T>(&'p T);
+
+impl<'p, T> Held<'p, T> {
+    #[inline]
+    pub(crate) fn get(&self) -> &'p T {
+        self.0
+    }
+
+    /// A share of it, which may outlive the pin.
+    #[inline]
+    pub(crate) fn share(&self) -> Arc<T> {
+        let pointer = ptr::from_ref(self.0);
+        // SAFETY: made by `hold` alone, of a pointer from `Arc::into_raw`, and the place's own share
+        // is alive under the pin, as for `load`; so the count is at least one and the new share is
+        // ours.
+        unsafe {
+            Arc::increment_strong_count(pointer);
+            Arc::from_raw(pointer)
+        }
     }
 }
 

@@ -450,6 +450,53 @@ mod tests {
     }
 
     #[test]
+    fn a_look_finds_the_value_of_a_plain_record_with_this_key() {
+        let encoded = |fields: &RecordFields<'_>| {
+            let expires = fields.expires_at_ms.is_some();
+            let mut out = vec![0; encoded_len(fields.key.len(), fields.value.len(), expires)];
+            encode(fields, 1, 8, &mut out);
+            out
+        };
+        let plain = fields(b"key", b"value");
+        let bytes = encoded(&plain);
+        assert_eq!(look_for(b"key", &bytes), Look::Value(b"value"));
+        for other in [
+            "",
+            "ke",
+            "kez",
+            "keys",
+            "a much longer key than this record is long",
+        ] {
+            assert_eq!(look_for(other.as_bytes(), &bytes), Look::OtherKey);
+        }
+        // Cut off, it is left to those who say what is wrong with it.
+        assert_eq!(look_for(b"key", &bytes[..RECORD_HEADER_LEN - 1]), Look::Odd);
+        assert_eq!(
+            look_for(b"key", &bytes[..RECORD_HEADER_LEN + 12]),
+            Look::Odd
+        );
+        let expires_at_ms = Some(7);
+        let odd = [
+            RecordFields {
+                expires_at_ms,
+                ..plain
+            },
+            RecordFields {
+                compressed: true,
+                ..plain
+            },
+            RecordFields {
+                kind: Kind::Tombstone,
+                value: b"",
+                ..plain
+            },
+        ];
+        for fields in odd {
+            assert_eq!(look_for(b"key", &encoded(&fields)), Look::Odd);
+        }
+    }
+
+    #[test]
     fn a_put_is_these_bytes() {
         let bytes = encoded(&fields(b"hello", b"world"), 64);
         assert_eq!(

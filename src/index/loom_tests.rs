@@ -332,7 +332,7 @@ fn loom_a_share_of_an_arc_outlives_its_replacement() {
             thread::spawn(move || {
                 let pin = collector.pin();
                 let borrowed = place.load(&pin).map(Guarded::get);
-                let share = place.load_arc(&pin);
+                let share = place.hold(&pin).map(|held| held.share());
                 drop(pin);
                 let value = share.map(|share| share.get());
                 assert!(matches!(

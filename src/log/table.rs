@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use crate::disk::{Disk, Region};
 use crate::error::{Error, Result};
 use crate::index::Location;
-use crate::reclaim::{Collector, Pin, SharedArc};
+use crate::reclaim::{Collector, Held, Pin, SharedArc};
 use crate::segment::Segment;
 use crate::sync::{Mutex, OnceLock};
 
@@ -77,19 +77,13 @@ impl<D: Disk> SegmentTable<D> {
 
     /// The bytes of the segment in a slot, if they can be read in place.
     #[inline]
-    pub(crate) fn region<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<&'p Region> {
-        self.places.regions.get(slot)?.load(pin)
-    }
-
-    /// Those bytes, to be kept.
-    #[inline]
-    pub(crate) fn region_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Region>> {
-        self.places.regions.get(slot)?.load_arc(pin)
+    pub(crate) fn region<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<Held<'p, Region>> {
+        self.places.regions.get(slot)?.hold(pin)
     }
 
     /// The segment in a slot, to be kept.
     pub(crate) fn get_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Segment<D>>> {
-        self.places.segments.get(slot)?.load_arc(pin)
+        Some(self.places.segments.get(slot)?.hold(pin)?.share())
     }
 
     /// Gives a segment a slot.

@@ -102,11 +102,11 @@ fn a_place_for_an_arc_may_be_empty_and_shares_outlive_it() {
     let collector = Collector::new();
     let place = SharedArc::default();
     assert!(place.load(&collector.pin()).is_none());
-    assert!(place.load_arc(&collector.pin()).is_none());
+    assert!(place.hold(&collector.pin()).is_none());
     place.replace(Some(Arc::new(value())), &collector);
     let pin = collector.pin();
     let borrowed: &Counted = place.load(&pin).unwrap();
-    let share = place.load_arc(&pin).unwrap();
+    let share = place.hold(&pin).unwrap().share();
     assert!(ptr::eq(borrowed, &raw const *share));
     place.replace(None, &collector);
     assert!(place.load(&pin).is_none());
@@ -131,7 +131,7 @@ fn values_under_replacement_are_always_whole() {
                 for _ in 0..5_000 {
                     let seen = shared.load(&pin);
                     assert!(seen.iter().all(|&n| n == seen[0]));
-                    let seen = place.load_arc(&pin).unwrap();
+                    let seen = place.hold(&pin).unwrap().share();
                     pin.repin();
                     assert!(seen.iter().all(|&n| n == seen[0]));
                 }

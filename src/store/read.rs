@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::format::record::{self, Look, Record};
 use crate::format::{KeyHash, SeqNo, value as codec};
 use crate::index::{Candidate, Location};
-use crate::reclaim::Pin;
+use crate::reclaim::{Held, Pin};
 use crate::segment::Segment;
 
 /// A record that was looked for, where it was found.
@@ -74,7 +74,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Looks for a key whose record is as most are: in place, verified, neither compressed nor
-    /// about to expire. `give` makes the result of it, or none for a detour.
+    /// about to expire. `give` makes the result of it.
     ///
     /// What it comes across otherwise is a detour, in a function of its own: how many lookups the
     /// processor has under way at a time is decided by how little there is to do for each.
@@ -84,7 +84,7 @@ impl<D: Disk> Engine<D> {
         pin: &'p Pin<'_>,
         hash: KeyHash,
         key: &[u8],
-        give: impl Fn(Location, &'p [u8]) -> Option<R>,
+        give: impl Fn(Held<'p, Region>, Location, &'p [u8]) -> R,
     ) -> Straight<R> {
         let found = self.index.find(pin, hash.into(), |candidate| {
             let location = candidate.location();
@@ -92,11 +92,9 @@ impl<D: Disk> Engine<D> {
             let (Some(region), true) = (region, candidate.is_trusted(self.trust)) else {
                 return Some(Straight::Detour);
             };
-            let bytes = region.tail_at_hand(location.offset() as usize);
+            let bytes = region.get().tail_at_hand(location.offset() as usize);
             match record::look_for(key, bytes) {
-                Look::Value(value) => {
-                    Some(give(location, value).map_or(Straight::Detour, Straight::Found))
-                }
+                Look::Value(value) => Some(Straight::Found(give(region, location, value))),
                 Look::OtherKey => None,
                 Look::Odd => Some(Straight::Detour),
             }
@@ -204,11 +202,9 @@ impl<D: Disk> Engine<D> {
 
     #[inline]
     fn look_up(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
-        let found = self.find_straight(pin, hash, key, |location, value| {
-            // The same bytes, also if the segment was sealed since its region was looked at.
-            let region = self.table.region_arc(pin, location.segment_slot())?;
-            let (at, value_at) = (location.offset(), record::plain_value_offset(key.len()));
-            Some(Value::in_place(region, at, value_at, value.len()))
+        let found = self.find_straight(pin, hash, key, |region, location, value| {
+            let value_at = record::plain_value_offset(key.len());
+            Value::in_place(region.share(), location.offset(), value_at, value.len())
         });
         match found {
             Straight::Found(value) => Ok(Some(value)),

@@ -90,7 +90,7 @@ impl<'s, D: Disk> Reader<'s, D> {
     fn get_in_log(&self, hash: KeyHash, key: &[u8]) -> Result<Option<&[u8]>> {
         let found = self
             .engine
-            .find_straight(&self.pin, hash, key, |_, value| Some(value));
+            .find_straight(&self.pin, hash, key, |_, _, value| value);
         match found {
             Straight::Found(value) => Ok(Some(value)),
             Straight::Absent => Ok(None),
