@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crabkv::{Error, Modification, Store, Verify, WriteBatch};
-use std::time::{Duration, SystemTime};
+use crabkv::{CrabKvBuilder, Error, Modification, ReadMode, Store, Verify, WriteBatch};
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn open(dir: &tempfile::TempDir) -> Store {
     Store::builder(dir.path())
@@ -281,4 +282,51 @@ fn the_number_of_keys_is_exact_while_nothing_may_have_expired() {
     assert_eq!(seen(&store), (101, true, 100));
     store.compact().unwrap();
     assert_eq!(seen(&store), (100, false, 100));
+}
+
+#[test]
+fn for_each_meets_what_iter_gives_in_every_mode_and_stops_when_told() {
+    let plain: fn(CrabKvBuilder) -> CrabKvBuilder = |builder| builder;
+    let modes = [
+        plain,
+        |builder| builder.compression(true),
+        |builder| builder.read_mode(ReadMode::Pread),
+        |builder| builder.write_back_cache(true),
+    ];
+    for mode in modes {
+        let dir = tempfile::tempdir().unwrap();
+        let store = mode(Store::builder(dir.path())).build_store().unwrap();
+        let entries = (0..5000).map(|i| (format!("key{i}"), format!("{i} ").repeat(20)));
+        store.put_batch(entries).unwrap();
+        store.delete("key7").unwrap();
+        store.put("key8", "another").unwrap();
+        store.put_expiring_at("key9", "gone", UNIX_EPOCH).unwrap();
+        let mut expected: Vec<_> = store.iter().map(Result::unwrap).collect();
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut met = Vec::new();
+        let reader = store.reader();
+        let all = reader.for_each(|key, value| {
+            met.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        });
+        all.unwrap();
+        met.sort();
+        assert_eq!(met.len(), 4998);
+        assert!(
+            met.iter()
+                .zip(&expected)
+                .all(|(met, iter)| met.0 == iter.0 && met.1 == *iter.1)
+        );
+        let mut count = 0;
+        let some = reader.for_each(|_, _| {
+            count += 1;
+            if count < 10 {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        some.unwrap();
+        assert_eq!(count, 10);
+    }
 }

@@ -274,7 +274,7 @@ fn loom_a_walk_meets_a_key_exactly_once_while_pages_split() {
                 let mut pin = collector.pin();
                 let (mut seen, mut position) = (Vec::new(), 0);
                 while position < Index::END {
-                    position = index.page_at(&pin, position, &mut seen);
+                    position = index.page_at(&pin, position, |entry| seen.push(entry.location()));
                     pin.repin();
                 }
                 for key in [0, 6, 7] {

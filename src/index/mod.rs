@@ -48,7 +48,7 @@ use crate::sync::{AtomicUsize, Ordering};
 
 pub(crate) use self::hash::IndexHash;
 pub(crate) use self::loading::partition_bits;
-pub(crate) use self::slot::{Candidate, Location, Trust};
+pub(crate) use self::slot::{Candidate, Listed, Location, Trust};
 pub(crate) use self::writer::IndexWriter;
 
 /// The reading end of the index.
@@ -111,19 +111,25 @@ impl Index {
         Some(word.location())
     }
 
-    /// Adds to `out` the location of every entry whose hash is in the page that covers `position`,
-    /// and gives the position after that page: begin at 0, go on until [`END`](Index::END).
+    /// Calls `visit` with every entry whose hash is in the page that covers `position`, and gives the
+    /// position after that page: begin at 0, go on until [`END`](Index::END).
     ///
     /// Entries that are there throughout come exactly once in such a walk, whatever is split
     /// meanwhile. Hashes below `position` may come, too, if it was not given by this function.
-    pub(crate) fn page_at(&self, pin: &Pin<'_>, position: u64, out: &mut Vec<Location>) -> u64 {
+    pub(crate) fn page_at(
+        &self,
+        pin: &Pin<'_>,
+        position: u64,
+        mut visit: impl FnMut(Listed),
+    ) -> u64 {
         if position >= Self::END {
             return Self::END;
         }
         let mut page = self.page(pin, IndexHash::at_position(position));
         let page_span = Self::END >> page.local_depth();
         loop {
-            out.extend(page.entries().map(|(_, word)| word.location()));
+            page.entries()
+                .for_each(|(_, word)| visit(Listed::new(word)));
             match page.overflow() {
                 // SAFETY: found under the pin, from a page that was found under it.
                 Some(next) => page = unsafe { next.page() },

@@ -130,6 +130,27 @@ impl Trust {
     pub(crate) const NONE: Trust = Trust(0);
 }
 
+/// An entry that a walk came across.
+#[derive(Clone, Copy)]
+pub(crate) struct Listed(Word);
+
+impl Listed {
+    pub(super) fn new(word: Word) -> Listed {
+        Listed(word)
+    }
+
+    #[inline]
+    pub(crate) fn location(self) -> Location {
+        self.0.location()
+    }
+
+    /// Whether the record may be used as it is.
+    #[inline]
+    pub(crate) fn is_trusted(self, trust: Trust) -> bool {
+        self.0.0 & trust.0 != 0
+    }
+}
+
 /// A slot whose tag is the one searched for. Whether it is the key, only its record can tell.
 pub(crate) struct Candidate<'p> {
     slot: &'p AtomicU64,

@@ -69,7 +69,7 @@ fn get(index: &Index, pin: &Pin<'_>, hash: IndexHash, key: u64) -> Option<Locati
 fn walk(index: &Index, pin: &Pin<'_>) -> Vec<Location> {
     let (mut all, mut position) = (Vec::new(), 0);
     while position < Index::END {
-        position = index.page_at(pin, position, &mut all);
+        position = index.page_at(pin, position, |entry| all.push(entry.location()));
     }
     all.sort_unstable();
     all

@@ -222,13 +222,18 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn publish(&self, writer: &mut Writer<D>, count: usize) -> Result<()> {
         writer.changing = true;
         let mut published = Ok(());
-        for _ in 0..count {
+        let mut pin = self.collector.pin();
+        for number in 1..=count {
             let Some(record) = writer.pending.pop() else {
                 break;
             };
-            published = self.publish_one(writer, record.hash, record.placed, record.kind);
+            published = self.publish_one(&pin, writer, record.hash, record.placed, record.kind);
             if published.is_err() {
                 break;
+            }
+            // Pages that were split meanwhile can go.
+            if number % 1024 == 0 {
+                pin.repin();
             }
         }
         writer.changing = false;

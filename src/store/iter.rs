@@ -6,15 +6,18 @@
 //! key that is there throughout is met exactly once.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::Verify;
-use super::engine::Handle;
+use super::engine::{Engine, Handle};
+use super::read::Hit;
 use super::value::Value;
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
 use crate::format::KeyHash;
-use crate::index::{Index, IndexHash, Location};
+use crate::format::record::Record;
+use crate::index::{Index, IndexHash, Listed};
+use crate::reclaim::Pin;
 
 /// Where an iteration has come to; iterating from it gives the keys that are still to come, also
 /// in another process and after the store was opened again.
@@ -92,44 +95,72 @@ impl<D: Disk> Iter<D> {
 
     /// Reads pages until one has an entry to give out, or there are no more.
     fn fill(&mut self) -> Result<()> {
-        let mut locations: Vec<Location> = Vec::new();
+        let engine = Arc::clone(&self.engine);
+        let mut listed = Vec::new();
         while self.page.is_empty() && self.position < Index::END {
-            let pin = self.engine.collector.pin();
-            locations.clear();
-            let next = self
-                .engine
-                .index
-                .page_at(&pin, self.position, &mut locations);
-            let mut page = Vec::with_capacity(locations.len());
-            for &location in &locations {
-                let verify = self.engine.verify != Verify::Never;
-                let hit = self.engine.read(&pin, location, verify)?;
-                let record = hit.record()?;
+            let pin = engine.collector.pin();
+            let mut page = Vec::new();
+            let after = self.cursor.after.as_ref();
+            let after = after.map(|(hash, key)| (*hash, &key[..]));
+            let next = engine.walk_page(&pin, self.position, &mut listed, |hit, record| {
                 let key = record.key();
-                let entry = (self.engine.hash(key), key);
-                let after = self
-                    .cursor
-                    .after
-                    .as_ref()
-                    .map(|(hash, key)| (*hash, &key[..]));
-                let expired = record
-                    .expires_at_ms()
-                    .is_some_and(|at| self.engine.clock.has_passed(at));
-                if expired || !key.starts_with(&self.prefix) || after.is_some_and(|a| entry <= a) {
-                    continue;
+                let hash = engine.hash(key);
+                if key.starts_with(&self.prefix) && after.is_none_or(|after| (hash, key) > after) {
+                    page.push((hash, key.to_vec(), engine.value(hit)?));
                 }
-                page.push((entry.0, key.to_vec(), self.engine.value(&hit)?));
-            }
-            page.sort_unstable_by(|a: &(_, _, Value), b| {
-                (a.0, &a.1, b.2.version()).cmp(&(b.0, &b.1, a.2.version()))
+                Ok(ControlFlow::Continue(()))
+            })?;
+            // Keys with the same hash are few, so that they are looked at only then. A key that was
+            // deleted and put again while the page was read may be met twice: the newest comes first.
+            page.sort_unstable_by(|a: &(KeyHash, Vec<u8>, Value), b| {
+                let newest_first = || b.2.version().cmp(&a.2.version());
+                a.0.cmp(&b.0)
+                    .then_with(|| a.1.cmp(&b.1))
+                    .then_with(newest_first)
             });
-            // A key that was deleted and put again while the page was read may be met twice: the
-            // newest comes first.
-            page.dedup_by(|later, first| later.1 == first.1);
+            page.dedup_by(|later, first| later.0 == first.0 && later.1 == first.1);
             self.page = page.into();
             self.position = next;
         }
         Ok(())
+    }
+}
+
+/// How many records of a walk are on their way from memory at a time.
+const AHEAD: usize = 16;
+
+impl<D: Disk> Engine<D> {
+    /// Calls `visit` with every live record of the index page that covers `position`, and gives the
+    /// position after that page, or the end if `visit` breaks off. `listed` is for its use, so that it need not be made for each page.
+    pub(crate) fn walk_page(
+        &self,
+        pin: &Pin<'_>,
+        position: u64,
+        listed: &mut Vec<Listed>,
+        mut visit: impl FnMut(&Hit<'_, D>, &Record<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<u64> {
+        listed.clear();
+        let next = self
+            .index
+            .page_at(pin, position, |entry| listed.push(entry));
+        let fetch = |entry: &Listed| {
+            let location = entry.location();
+            if let Some(region) = self.table.region(pin, location.segment_slot()) {
+                region.get().prefetch(location.offset() as usize);
+            }
+        };
+        listed.iter().take(AHEAD).for_each(fetch);
+        for (at, entry) in listed.iter().enumerate() {
+            listed.get(at + AHEAD).into_iter().for_each(fetch);
+            let hit = self.read(pin, entry.location(), !entry.is_trusted(self.trust))?;
+            let record = hit.record()?;
+            let expiry = record.expires_at_ms();
+            let has_expired = expiry.is_some_and(|at| self.clock.has_passed(at));
+            if !has_expired && visit(&hit, &record)?.is_break() {
+                return Ok(Index::END);
+            }
+        }
+        Ok(next)
     }
 }
 
@@ -146,7 +177,10 @@ impl<D: Disk> Iterator for Iter<D> {
             return Some(Err(error));
         }
         let (hash, key, value) = self.page.pop_front()?;
-        self.cursor.after = Some((hash, key.clone()));
+        // In the room that the key before has left.
+        let mut last = self.cursor.after.take().map_or(Vec::new(), |(_, key)| key);
+        last.clone_from(&key);
+        self.cursor.after = Some((hash, last));
         Some(Ok((key, value)))
     }
 }

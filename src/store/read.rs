@@ -278,7 +278,7 @@ pub(crate) fn value_of<D: Disk>(hit: &Hit<'_, D>) -> Result<Value> {
 }
 
 /// The value of a hit in memory of its own.
-fn make_value<D: Disk>(hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
+pub(crate) fn make_value<D: Disk>(hit: &Hit<'_, D>) -> Result<Arc<[u8]>> {
     let record = hit.record()?;
     if !record.is_compressed() {
         return Ok(record.value().into());

@@ -1,15 +1,17 @@
 //! The pinned reader: values borrowed as they lie, without a reference count.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use elsa::FrozenVec;
 
 use super::engine::Engine;
-use super::read::Straight;
+use super::read::{Straight, make_value};
 use super::write_back::Buffered;
 use crate::disk::{Disk, OsDisk};
 use crate::error::Result;
 use crate::format::KeyHash;
+use crate::index::Index;
 use crate::reclaim::Pin;
 
 /// How many lookups of a [`Reader::get_many`] are under way at a time: enough to overlap their
@@ -160,6 +162,52 @@ impl<'s, D: Disk> Reader<'s, D> {
             for ((key, hash), i) in chunk.iter().zip(hashes).zip(first..) {
                 visit(i, self.get_hashed(hash, key.as_ref())?);
             }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with every key and its value, as they lie, until it breaks off: the fastest way
+    /// over everything, in no order that means anything. Nothing is allocated but for values that
+    /// must be made (compressed ones, or with [`ReadMode::Pread`](crate::ReadMode::Pread)); those are
+    /// gone after the call.
+    ///
+    /// As with [`Store::iter`](crate::Store::iter), a key that is there throughout is met exactly
+    /// once; one that is deleted and put again meanwhile may be met twice. Writes and compaction go
+    /// on beside it. A write-back buffer is flushed first.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Reader::get), at the first record that fails, and of the flush as
+    /// [`put`](crate::Store::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// let store = crabkv::Store::open(dir.path())?;
+    /// store.put("a", "1")?;
+    /// store.put("b", "22")?;
+    /// let mut bytes = 0;
+    /// store.reader().for_each(|key, value| {
+    ///     bytes += key.len() + value.len();
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(bytes, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn for_each(&self, mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+        self.engine.flush_write_back()?;
+        let (mut position, mut listed) = (0, Vec::new());
+        while position < Index::END {
+            let next = self
+                .engine
+                .walk_page(&self.pin, position, &mut listed, |hit, record| {
+                    Ok(match hit.borrowed() {
+                        Some(value) => visit(record.key(), value),
+                        None => visit(record.key(), &make_value(hit)?),
+                    })
+                });
+            position = next?;
         }
         Ok(())
     }
