@@ -2,7 +2,7 @@
 //! hash, and new chains being filled before any reader sees them.
 
 use super::hash::Trace;
-use super::page::{PagePtr, SLOTS};
+use super::page::{PagePtr, SLOTS, SLOTS_PER_BUCKET, fetch};
 use super::slab::Slab;
 use super::slot::Word;
 use crate::sync::Ordering;
@@ -15,6 +15,11 @@ impl Side {
 
     fn new() -> Side {
         Side(vec![[0; 3]; SLOTS].into_boxed_slice())
+    }
+
+    /// Asks the processor to fetch what belongs to a bucket.
+    pub(super) fn prefetch(&self, home: usize) {
+        fetch(&self.0[home * SLOTS_PER_BUCKET]);
     }
 
     pub(super) fn set(&mut self, position: usize, trace: Trace) {

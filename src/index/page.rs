@@ -70,6 +70,19 @@ pub(super) enum Search<R> {
     Full,
 }
 
+/// Asks the processor to fetch the line that something begins in.
+#[inline]
+pub(super) fn fetch<T>(what: &T) {
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint, and the address is that of something we borrow.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr::from_ref(what).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle)))))]
+    let _ = what;
+}
+
 impl Page {
     /// Calls `visit` with the position, slot and word of each entry with this tag, in the order of
     /// the search, until it gives something. To a reader, an entry may by then have become another.
@@ -125,15 +138,7 @@ impl Page {
     /// Asks the processor to fetch a bucket.
     #[inline]
     pub(super) fn prefetch(&self, home: usize) {
-        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let bucket = ptr::from_ref(&self.buckets[home]);
-            // SAFETY: a prefetch is a hint, and the address is that of a bucket we borrow.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(bucket.cast()) };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle)))))]
-        let _ = home;
+        fetch(&self.buckets[home]);
     }
 
     /// The position that the next entry with this home goes to (invariants 1 and 2).

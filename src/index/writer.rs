@@ -68,6 +68,13 @@ impl IndexWriter {
         Ok(None)
     }
 
+    /// Asks the processor to fetch what a coming [`upsert`](IndexWriter::upsert) of a new key
+    /// writes beside the bucket.
+    pub(crate) fn prefetch(&mut self, hash: IndexHash) {
+        let first = self.first_page(hash);
+        self.ledgers.side_mut(first).prefetch(hash.home());
+    }
+
     /// Removes a key and gives its location, if it was there.
     ///
     /// # Errors

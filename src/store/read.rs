@@ -67,12 +67,6 @@ impl<D: Disk> Engine<D> {
         self.hasher.hash(key)
     }
 
-    /// The live record of a key in the log.
-    #[inline]
-    pub(crate) fn find<'p>(&'p self, pin: &'p Pin<'_>, key: &[u8]) -> Result<Option<Hit<'p, D>>> {
-        self.find_hashed(pin, self.hash(key), key)
-    }
-
     /// Looks for a key whose record is as most are: in place, verified, neither compressed nor
     /// about to expire. `give` makes the result of it.
     ///

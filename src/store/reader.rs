@@ -256,7 +256,11 @@ impl<D: Disk> Engine<D> {
         if let Some(write) = self.write_back.as_ref().and_then(|buffer| buffer.get(key)) {
             return Ok(self.buffered_value(write).is_some());
         }
-        let pin = self.collector.pin();
-        Ok(self.find(&pin, key)?.is_some())
+        let (pin, hash) = (self.collector.pin(), self.hash(key));
+        match self.find_straight(&pin, hash, key, |_, _, _| ()) {
+            Straight::Found(()) => Ok(true),
+            Straight::Absent => Ok(false),
+            Straight::Detour => Ok(self.find_hashed(&pin, hash, key)?.is_some()),
+        }
     }
 }

@@ -116,10 +116,14 @@ impl<D: Disk> Engine<D> {
 
     fn write_one(&self, op: &Op<'_>) -> Result<()> {
         let hash = self.hash(op.key);
+        // Not pinned while room is made: what compaction gives back would wait for it.
+        self.index.prefetch(&self.collector.pin(), hash.into());
         let mut writer = self.lock_with_room(op.room())?;
         let pin = self.collector.pin();
         let collides = self.current(&pin, &writer, hash, op.key)?.collides;
         drop(pin);
+        // On its way from memory while the record goes to the file.
+        writer.index.prefetch(hash.into());
         writer.changing = true;
         self.append_one(writer, hash, &op.entry(collides))
     }
