@@ -32,9 +32,9 @@ pub(crate) struct Bare {
 
 impl Bare {
     /// Writes a file of records and builds the table over it, at most half full.
-    pub(crate) fn build(
+    pub(crate) fn build<V: AsRef<[u8]>>(
         path: &Path,
-        records: impl ExactSizeIterator<Item = (Key, [u8; super::VALUE_LEN])>,
+        records: impl ExactSizeIterator<Item = (Key, V)>,
     ) -> io::Result<Bare> {
         let slots = (records.len() * 2).next_power_of_two();
         let slots: Box<[_]> = std::iter::repeat_with(AtomicU64::default)
@@ -44,10 +44,11 @@ impl Bare {
         file.write_all(&[0; HEADER_LEN])?;
         let mut offset = HEADER_LEN as u64;
         for (key, value) in records {
+            let value = value.as_ref();
             file.write_all(&(key.len() as u32).to_le_bytes())?;
             file.write_all(&(value.len() as u32).to_le_bytes())?;
             file.write_all(&key)?;
-            file.write_all(&value)?;
+            file.write_all(value)?;
             let hash = xxh3_64_with_seed(&key, SEED);
             let mut at = hash as usize & (slots.len() - 1);
             while slots[at].load(Ordering::Relaxed) != 0 {
