@@ -140,12 +140,7 @@ fn run(arguments: &RunArguments) -> Outcome<bool> {
         .prefix("peers-")
         .tempdir_in(arguments.dir.as_deref().unwrap_or(beside))?;
     let left_behind = dir.path().to_owned();
-    // Nothing is dropped when a signal ends the process.
-    ctrlc::set_handler(move || {
-        // Processes at work get the same signal, or notice that this one has gone.
-        let _ = fs::remove_dir_all(&left_behind);
-        std::process::exit(130);
-    })?;
+    ctrlc::set_handler(move || runner::give_up(&left_behind))?;
     if let Some(out) = &arguments.out {
         fs::create_dir_all(out)?;
     }

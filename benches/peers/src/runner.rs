@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::common::Key;
@@ -317,9 +317,32 @@ impl Runner {
     }
 }
 
+/// The process that is at work.
+static AT_WORK: Mutex<Option<Child>> = Mutex::new(None);
+
+fn at_work() -> MutexGuard<'static, Option<Child>> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the process that is at work, starts no other, removes the directory, and ends this one: for
+/// a signal, after which nothing is dropped.
+pub(crate) fn give_up(dir: &Path) -> ! {
+    let mut at_work = at_work();
+    if let Some(mut child) = at_work.take() {
+        // If either fails, it has ended.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    if let Err(error) = fs::remove_dir_all(dir) {
+        eprintln!("crabkv-peers: {}: {error}", dir.display());
+    }
+    std::process::exit(130)
+}
+
 /// Starts this program again for one job. It is killed, as `kill -9` does it, once it has answered,
 /// or when it takes too long.
 fn in_own_process(job: &Job, patience: Duration) -> Outcome<Answer> {
+    let mut started = at_work();
     let mut child = Command::new(std::env::current_exe()?)
         .args(["job", &serde_json::to_string(job)?])
         // It ends when this is closed, so that none outlives this process.
@@ -327,6 +350,9 @@ fn in_own_process(job: &Job, patience: Duration) -> Outcome<Answer> {
         .stdout(Stdio::piped())
         .spawn()?;
     let stdout = child.stdout.take().ok_or("a process without an output")?;
+    *started = Some(child);
+    drop(started);
+
     let (sender, receiver) = mpsc::channel();
     let listener = std::thread::spawn(move || {
         let line = BufReader::new(stdout)
@@ -336,8 +362,10 @@ fn in_own_process(job: &Job, patience: Duration) -> Outcome<Answer> {
         let _ = sender.send(line);
     });
     let line = receiver.recv_timeout(patience);
-    child.kill()?;
-    child.wait()?;
+    if let Some(mut child) = at_work().take() {
+        child.kill()?;
+        child.wait()?;
+    }
     listener.join().map_err(|_| "the listener failed")?;
     let line = line.map_err(|_| "it took too long")?;
     let line = line.ok_or("it ended without an answer")??;

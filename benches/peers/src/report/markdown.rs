@@ -1,10 +1,10 @@
 //! A run as markdown, to be pasted into a document.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::Run;
 use super::bars::{Judged, Met};
+use super::{EngineRun, Run};
 use crate::engines::{BARE, OURS, about};
 use crate::measures::{GROUPS, Group, Measure};
 
@@ -132,44 +132,56 @@ fn row(text: &mut String, engine: &str, cells: impl Iterator<Item = String>) {
     let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
 }
 
-/// Why there is no figure where there is none, and what to know of others.
+/// Why there is no figure where there is none, and what to know of others; of engines that are in
+/// the table.
 fn notes(text: &mut String, run: &Run, group: &Group) {
-    let mut notes = BTreeSet::new();
-    for engine in &run.engines {
-        for (why, measures) in Run::said_of(group, |measure| run.reason(engine, measure)) {
-            notes.insert(format!(
-                "- {}, no {}: {why}.",
-                engine.name,
-                measures.join(", ")
-            ));
+    let mut engines_by_note: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let has_figure = |engine: &EngineRun| {
+        let has = |measure: &Measure| engine.figures.contains_key(measure.name);
+        group.measures.iter().any(has)
+    };
+    for engine in run.engines.iter().filter(|engine| has_figure(engine)) {
+        let mut note = |note: String| {
+            engines_by_note.entry(note).or_default().push(&engine.name);
+        };
+        for (why, titles) in said_of(group, |measure| run.reason(engine, measure)) {
+            note(format!("no {titles}: {why}."));
         }
         let remark = |measure: &str| {
             let is_there = engine.figures.contains_key(measure);
             about(&engine.name)?.remark(measure).filter(|_| is_there)
         };
-        for (what, measures) in Run::said_of(group, remark) {
-            notes.insert(format!(
-                "- {}, {}: {what}.",
-                engine.name,
-                measures.join(", ")
-            ));
+        for (what, titles) in said_of(group, remark) {
+            note(format!("{titles}: {what}."));
         }
         let is_of_group = group.measures.iter().any(|m| m.name == "disk_overwritten");
-        if is_of_group
-            && run
-                .median(&engine.name, "unrested")
-                .is_some_and(|not| not > 0.0)
-        {
-            notes.insert(format!(
-                "- {}: compaction was still at work when the disk was looked at.",
-                engine.name
-            ));
+        let unrested = run.median(&engine.name, "unrested");
+        if is_of_group && unrested.is_some_and(|unrested| unrested > 0.0) {
+            note("compaction was still at work when the disk was looked at.".to_owned());
         }
     }
-    if !notes.is_empty() {
-        let notes: Vec<_> = notes.into_iter().collect();
-        let _ = writeln!(text, "\n{}", notes.join("\n"));
+    for (at, (note, engines)) in engines_by_note.iter().enumerate() {
+        let gap = if at == 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{gap}- {}: {note}", engines.join(", "));
     }
+}
+
+/// What `say` says of a group's measures, with the titles of those that it says it of.
+fn said_of(
+    group: &Group,
+    say: impl Fn(&str) -> Option<&'static str>,
+) -> BTreeMap<&'static str, String> {
+    let mut said: BTreeMap<_, String> = BTreeMap::new();
+    for measure in group.measures {
+        if let Some(what) = say(measure.name) {
+            let titles = said.entry(what).or_default();
+            if !titles.is_empty() {
+                titles.push_str("; ");
+            }
+            titles.push_str(measure.title.trim_end_matches(" /s"));
+        }
+    }
+    said
 }
 
 fn failures(text: &mut String, run: &Run) {
@@ -204,7 +216,7 @@ pub(crate) fn bars(judged: &[Judged]) -> String {
     text
 }
 
-fn with_commas(number: usize) -> String {
+pub(super) fn with_commas(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -227,14 +239,17 @@ mod tests {
             ("bare", "get", [6e6, 6e6]),
             ("crabkv", "get", [4e6, 4e6]),
             ("crabkv", "put", [9e5, 9e5]),
+            ("crabkv", "batch", [2e6, 2e6]),
+            ("heed", "batch", [1e5, 1e5]),
         ]);
         let text = tables(&run);
         assert!(text.starts_with("1,000,000 keys"), "{text}");
         assert!(text.contains("| *bare* | 6.00M |"), "{text}");
         assert!(text.contains("| *bare* | 0.67 |"), "{text}");
+        assert!(text.contains("- heed: no put, relaxed: failed"), "{text}");
         assert!(
-            text.contains("- bare, no put, relaxed /s: built in one go"),
-            "{text}"
+            !text.contains("built in one go"),
+            "bare has no row there: {text}"
         );
         assert!(!text.contains("YCSB"), "{text}");
     }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::common::median;
 use crate::engines::{self, About, BARE, OURS};
 use crate::machine::Machine;
-use crate::measures::Group;
 use crate::runner::{Plan, VALUE_LEN};
 
 /// A run: everything that tables and plots are made of.
@@ -157,20 +156,6 @@ impl Run {
         }
         let known = engines::about(&engine.name).and_then(|about| about.lack(measure));
         Some(known.unwrap_or("failed, see below"))
-    }
-
-    /// Titles of an engine's measures of a group, by what `say` says of them.
-    fn said_of(
-        group: &Group,
-        mut say: impl FnMut(&str) -> Option<&'static str>,
-    ) -> BTreeMap<&'static str, Vec<&'static str>> {
-        let mut said: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for measure in group.measures {
-            if let Some(what) = say(measure.name) {
-                said.entry(what).or_default().push(measure.title);
-            }
-        }
-        said
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Run;
+use super::markdown::with_commas;
 use crate::engines::{BARE, ENGINES, OURS, Outcome};
 use crate::measures::Unit;
 
@@ -69,6 +70,13 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, what: &str, bold: bool) 
     );
 }
 
+fn dot(svg: &mut String, x: f64, y: f64, colour: &str) {
+    let _ = writeln!(
+        svg,
+        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>"
+    );
+}
+
 /// One panel for each measure, one bar for each engine, the longest first.
 fn reads(run: &Run) -> Option<String> {
     const WIDTH: f64 = 400.0;
@@ -94,7 +102,8 @@ fn reads(run: &Run) -> Option<String> {
     let mut svg = begin(WIDTH * 2.0, TOP + rows * panel_height);
     let title = format!(
         "Operations per second, {} keys, values of {} bytes",
-        run.keys, run.value_len
+        with_commas(run.keys),
+        run.value_len
     );
     text(&mut svg, 16.0, 26.0, "start", &title, true);
     for (at, (title, bars)) in panels.iter().enumerate() {
@@ -276,8 +285,9 @@ impl Axes {
         let mut taken = f64::NEG_INFINITY;
         for (end, engine) in ends {
             taken = end.max(taken + 14.0);
-            let x = left + Axes::PLOT_WIDTH + 10.0;
-            text(svg, x, taken + 4.0, "start", engine, engine == OURS);
+            let x = left + Axes::PLOT_WIDTH + 14.0;
+            dot(svg, x, taken, colour(engine));
+            text(svg, x + 7.0, taken + 4.0, "start", engine, engine == OURS);
         }
     }
 
@@ -304,10 +314,7 @@ impl Axes {
             path.join(" "),
         );
         for (x, y) in places {
-            let _ = writeln!(
-                svg,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>"
-            );
+            dot(svg, x, y, colour);
         }
     }
 }

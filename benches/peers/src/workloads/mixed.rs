@@ -29,16 +29,17 @@ pub(super) fn ycsb<E: Engine>(job: &Job) -> Outcome<Answer> {
     let mut answer = Answer::default();
     for (measure, updates) in WORKLOADS {
         let rate = rate_on_threads(THREADS, |thread, ready| {
+            let reader = engine.reader();
+            ready.wait();
             let mut client = Client {
                 engine: &engine,
-                reader: engine.reader()?,
+                reader: reader?,
                 // Each from its own place on.
                 at: keys.len() / THREADS * thread,
                 keys: &keys,
                 updates,
                 value: vec![0; place.value_len],
             };
-            ready.wait();
             rate(job.time(), || client.run(REFRESH_EVERY))
         })?;
         answer.note(measure, rate);

@@ -90,7 +90,8 @@ impl Job {
     }
 }
 
-/// Runs `work` on several threads, which begin at once; gives the sum of their rates.
+/// Runs `work` on several threads, which begin at once; gives the sum of their rates. Each must wait
+/// at the barrier, also if it has failed before, or the others wait for ever.
 fn rate_on_threads<F>(threads: usize, work: F) -> Outcome<f64>
 where
     F: Fn(usize, &Barrier) -> Outcome<f64> + Sync,

@@ -98,9 +98,10 @@ fn chunks(keys: &[Key], thread: usize, threads: usize) -> impl Iterator<Item = &
 
 fn hits<E: Engine>(engine: &E, job: &Job, keys: &[Key], threads: usize) -> Outcome<f64> {
     rate_on_threads(threads, |thread, ready| {
-        let reader = engine.reader()?;
+        let reader = engine.reader();
         let mut chunks = chunks(keys, thread, threads);
         ready.wait();
+        let reader = reader?;
         rate(job.time(), || {
             let keys = chunks.next().unwrap_or_default();
             let mut wrong = 0;
@@ -115,9 +116,10 @@ fn hits<E: Engine>(engine: &E, job: &Job, keys: &[Key], threads: usize) -> Outco
 
 fn misses<E: Engine>(engine: &E, job: &Job, keys: &[Key], threads: usize) -> Outcome<f64> {
     rate_on_threads(threads, |thread, ready| {
-        let reader = engine.reader()?;
+        let reader = engine.reader();
         let mut chunks = chunks(keys, thread, threads);
         ready.wait();
+        let reader = reader?;
         rate(job.time(), || {
             let keys = chunks.next().unwrap_or_default();
             let mut wrong = 0;
