@@ -171,6 +171,8 @@ impl Runner {
             let is_done = self.job(about, task, &name, &place);
             if is_done && task == Task::Overwrite {
                 self.note_disk(about, "disk_overwritten", &place);
+                // It may have become large, and is not needed again.
+                self.remove(about, &place.dir);
             }
         }
     }

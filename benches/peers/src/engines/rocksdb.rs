@@ -38,13 +38,12 @@ impl Engine for RocksDb {
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table.set_bloom_filter(10.0, false);
         table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
-        table.set_format_version(6);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_block_based_table_factory(&table);
         options.set_level_compaction_dynamic_level_bytes(true);
         // "A good value is the number of cores."
-        options.increase_parallelism(machine::cores() as i32);
+        options.increase_parallelism(i32::try_from(machine::cores())?);
         options.set_bytes_per_sync(1 << 20);
         // The wiki has LZ4; these values do not compress, and no engine here compresses.
         options.set_compression_type(DBCompressionType::None);
@@ -69,7 +68,7 @@ impl Engine for RocksDb {
         for (key, value) in entries {
             batch.put(key, value);
         }
-        Ok(self.db.write_opt(&batch, &self.write)?)
+        Ok(self.db.write_opt(batch, &self.write)?)
     }
 
     fn iterate(&self, mut visit: impl FnMut(usize, &[u8])) -> Outcome<()> {

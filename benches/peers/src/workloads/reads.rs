@@ -16,8 +16,10 @@ const CHUNK: usize = 1024;
 const DRAWN_AT_MOST: usize = 4 << 20;
 /// Keys of a `get_many`.
 const MANY: [usize; 2] = [32, 64];
-/// Gets from a cold page cache; no two from the same place, if there are enough keys.
-const COLD_GETS: usize = 2000;
+/// Gets from a cold page cache: so few that what the system reads ahead for one is seldom met by
+/// another.
+const KEYS_PER_COLD_GET: usize = 5000;
+const COLD_GETS: std::ops::RangeInclusive<usize> = 20..=2000;
 /// Nobody writes: what opening has started is soon done.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -230,7 +232,7 @@ pub(super) fn cold<E: Engine>(job: &Job) -> Outcome<Answer> {
     rest::wait(&place.dir, QUIET)?;
     forget_cached(&place.dir)?;
     let reader = engine.reader()?;
-    let gets = COLD_GETS.min(place.keys / 10).max(1);
+    let gets = (place.keys / KEYS_PER_COLD_GET).clamp(*COLD_GETS.start(), *COLD_GETS.end());
     let before = transferred()?;
     let mut times = Vec::with_capacity(gets);
     for at in 0..gets {
