@@ -94,6 +94,9 @@ struct RunArguments {
 const QUICK_KEYS: usize = 20_000;
 const QUICK_LARGE_KEYS: usize = 1_000;
 const QUICK_SECONDS: f64 = 0.05;
+const QUICK_QUIET_SECONDS: f64 = 0.5;
+/// Longer than the intervals at which the engines look for work in the background.
+const QUIET_SECONDS: f64 = 6.0;
 const LARGE_KEYS: usize = 32_768;
 
 /// `100k`, `10M` or digits, with underscores between them.
@@ -180,6 +183,11 @@ fn plan(arguments: &RunArguments, dir: &Path) -> Outcome<Plan> {
             QUICK_SECONDS
         } else {
             arguments.seconds
+        },
+        quiet_seconds: if quick {
+            QUICK_QUIET_SECONDS
+        } else {
+            QUIET_SECONDS
         },
         patience: Duration::from_secs(arguments.timeout),
         dir: dir.to_owned(),

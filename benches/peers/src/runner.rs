@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) large_keys: usize,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
+    /// How long an engine does nothing before it counts as at rest.
+    pub(crate) quiet_seconds: f64,
     /// How long one job may take.
     pub(crate) patience: Duration,
     /// Everything is in here, and removed in the end by whoever made it.
@@ -90,13 +92,7 @@ impl Runner {
                 self.put_and_kill(about);
             }
         }
-        let main = [
-            Part::Batch,
-            Part::Reads,
-            Part::Cold,
-            Part::Ycsb,
-            Part::Overwrite,
-        ];
+        let main = [Part::Batch, Part::Reads, Part::Cold, Part::Ycsb];
         if main.into_iter().any(wants) {
             for about in &engines {
                 if wants(Part::Batch) || !self.loaded.contains(about.name) {
@@ -113,11 +109,13 @@ impl Runner {
         if wants(Part::Ycsb) {
             self.each_loaded(&engines, "ycsb_a", Task::Ycsb);
         }
-        if wants(Part::Overwrite) && self.round == 0 {
-            self.each_loaded(&engines, "overwrite", Task::Overwrite);
-        }
-        if wants(Part::Ycsb) || wants(Part::Overwrite) {
+        if wants(Part::Ycsb) {
             self.loaded.clear();
+        }
+        if wants(Part::Overwrite) && self.round == 0 {
+            for about in &engines {
+                self.overwrite(about);
+            }
         }
         if wants(Part::Durable) {
             for about in &engines {
@@ -168,13 +166,32 @@ impl Runner {
             }
             let place = self.place(about, "main", Durability::Relaxed);
             let name = format!("{task:?}").to_lowercase();
-            let is_done = self.job(about, task, &name, &place);
-            if is_done && task == Task::Overwrite {
-                self.note_disk(about, "disk_overwritten", &place);
-                // It may have become large, and is not needed again.
-                self.remove(about, &place.dir);
-            }
+            self.job(about, task, &name, &place);
         }
+    }
+
+    /// Overwrites a store of its own, which has been through nothing else.
+    fn overwrite(&mut self, about: &'static About) {
+        if about.lack("overwrite").is_some() {
+            return;
+        }
+        let place = self.place(about, "overwritten", Durability::Relaxed);
+        if self.fresh(about, &place)
+            && self.load_silently(about, "overwrite, load", &place)
+            && self.job(about, Task::Overwrite, "overwrite", &place)
+        {
+            self.note_disk(about, "disk_overwritten", &place);
+        }
+        self.remove(about, &place.dir);
+    }
+
+    /// Loads without keeping the figures: they would be of another store than those of `batch`.
+    fn load_silently(&mut self, about: &'static About, label: &str, place: &Place) -> bool {
+        let answer = self.ask(about, Task::Batch, label, place);
+        if let Err(failure) = &answer {
+            self.fail(about, label, &failure.to_string());
+        }
+        answer.is_ok()
     }
 
     fn durable(&mut self, about: &'static About) {
@@ -196,16 +213,10 @@ impl Runner {
             ..self.place(about, &format!("large-{len}"), Durability::Relaxed)
         };
         let name = format!("{} KiB", len >> 10);
-        if self.round == 0 {
-            let is_there = self.fresh(about, &place);
-            if is_there && about.name != BARE {
-                let label = format!("{name}, load");
-                // The figures of loading are those of small values.
-                let answer = self.ask(about, Task::Batch, &label, &place);
-                if let Err(failure) = answer {
-                    self.fail(about, &label, &failure.to_string());
-                    self.remove(about, &place.dir);
-                }
+        if self.round == 0 && self.fresh(about, &place) && about.name != BARE {
+            let label = format!("{name}, load");
+            if !self.load_silently(about, &label, &place) {
+                self.remove(about, &place.dir);
             }
         }
         if place.dir.exists() {
@@ -290,6 +301,7 @@ impl Runner {
             task,
             place: place.clone(),
             seconds: self.plan.seconds,
+            quiet_seconds: self.plan.quiet_seconds,
         };
         let start = Instant::now();
         let answer = in_own_process(&job, self.plan.patience);

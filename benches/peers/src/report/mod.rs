@@ -198,6 +198,7 @@ mod tests {
             large_keys: 1000,
             rounds: 2,
             seconds: 1.0,
+            quiet_seconds: 1.0,
             patience: std::time::Duration::ZERO,
             dir: std::path::PathBuf::new(),
         };

@@ -19,8 +19,6 @@ const UPDATED: u64 = 6;
 const REFRESH_EVERY: usize = 32;
 
 const OVERWRITES: u64 = 5;
-/// Longer than the intervals at which the engines here look for work in the background.
-const QUIET: Duration = Duration::from_secs(6);
 
 pub(super) fn ycsb<E: Engine>(job: &Job) -> Outcome<Answer> {
     let place = &job.place;
@@ -98,7 +96,7 @@ pub(super) fn overwrite<E: Engine>(job: &Job) -> Outcome<Answer> {
             time += start.elapsed();
         }
     }
-    let is_at_rest = rest::wait(&place.dir, QUIET)?;
+    let is_at_rest = rest::wait(&place.dir, Duration::from_secs_f64(job.quiet_seconds))?;
     verify(&engine, place, Some(OVERWRITES))?;
     engine.close()?;
     let put = OVERWRITES as f64 * place.keys as f64;

@@ -24,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) place: Place,
     /// How long one measurement of a rate takes, in seconds.
     pub(crate) seconds: f64,
+    /// How long an engine that was written to has to do nothing to be at rest, in seconds.
+    pub(crate) quiet_seconds: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

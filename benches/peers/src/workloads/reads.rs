@@ -20,8 +20,8 @@ const MANY: [usize; 2] = [32, 64];
 /// another.
 const KEYS_PER_COLD_GET: usize = 5000;
 const COLD_GETS: std::ops::RangeInclusive<usize> = 20..=2000;
-/// Nobody writes: what opening has started is soon done.
-const QUIET: Duration = Duration::from_secs(1);
+/// Where nobody writes, this long is enough: what opening has started is soon done.
+const QUIET_SECONDS: f64 = 1.0;
 
 pub(super) fn in_memory<E: Engine>(job: &Job) -> Outcome<Answer> {
     let place = &job.place;
@@ -229,7 +229,8 @@ pub(super) fn cold<E: Engine>(job: &Job) -> Outcome<Answer> {
     }
     // Opening reads as much as it likes, and what it starts may go on for a while; the gets are
     // not to profit from it.
-    rest::wait(&place.dir, QUIET)?;
+    let quiet = Duration::from_secs_f64(job.quiet_seconds.min(QUIET_SECONDS));
+    rest::wait(&place.dir, quiet)?;
     forget_cached(&place.dir)?;
     let reader = engine.reader()?;
     let gets = (place.keys / KEYS_PER_COLD_GET).clamp(*COLD_GETS.start(), *COLD_GETS.end());
