@@ -1,5 +1,6 @@
 //! crabkv itself, with its defaults but for two options.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crabkv::Store;
@@ -50,11 +51,10 @@ impl Engine for CrabKv {
     }
 
     fn iterate(&self, mut visit: impl FnMut(usize, &[u8])) -> Outcome<()> {
-        for entry in &self.0 {
-            let (key, value) = entry?;
-            visit(key.len(), &value);
-        }
-        Ok(())
+        Ok(self.0.reader().for_each(|key, value| {
+            visit(key.len(), value);
+            ControlFlow::Continue(())
+        })?)
     }
 
     fn close(self) -> Outcome<()> {
