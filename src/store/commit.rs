@@ -41,6 +41,9 @@ struct TurnState {
 /// The longest that a leader waits for the writers of the last group to come again.
 const MAX_GATHER: Duration = Duration::from_micros(500);
 
+/// How many records ahead of the one that is published are on their way from memory.
+const AHEAD: usize = 8;
+
 /// The right to write and sync the active segment's file; given back when dropped.
 pub(crate) struct Lead<'e> {
     turn: &'e CommitTurn,
@@ -224,6 +227,10 @@ impl<D: Disk> Engine<D> {
         let mut published = Ok(());
         let mut pin = self.collector.pin();
         for number in 1..=count {
+            if let Some(hash) = writer.pending.hash_ahead(AHEAD) {
+                self.index.prefetch(&pin, hash.into());
+                writer.index.prefetch(hash.into());
+            }
             let Some(record) = writer.pending.pop() else {
                 break;
             };

@@ -48,6 +48,11 @@ impl Pending {
         self.records.len()
     }
 
+    /// The hash of one that will be the oldest when so many more have been taken out.
+    pub(crate) fn hash_ahead(&self, count: usize) -> Option<KeyHash> {
+        self.records.get(count).map(|record| record.hash)
+    }
+
     /// Takes out the oldest.
     pub(crate) fn pop(&mut self) -> Option<PendingRecord> {
         let record = self.records.pop_front()?;
