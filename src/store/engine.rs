@@ -1,7 +1,7 @@
 //! The engine: everything that handles of one store share.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::background::Background;
 use super::builder::Settings;
@@ -23,7 +23,7 @@ use crate::index::{Index, IndexWriter, Trust};
 use crate::log::{Log, LogOptions, SegmentTable};
 use crate::reclaim::Collector;
 use crate::recovery::{self, Follower, RecoveryOptions, RecoveryReport};
-use crate::sync::{Mutex, MutexGuard, OnceLock};
+use crate::sync::{Mutex, MutexGuard, OnceLock, lock_briefly};
 
 /// What only the one who holds the writer lock may touch.
 pub(crate) struct Writer<D: Disk> {
@@ -155,7 +155,7 @@ impl<D: Disk> Engine<D> {
     /// Takes the writer lock. Only what is short may happen under it; waiting for the disk only
     /// in [`Durability::Interval`] and with the lead.
     pub(crate) fn lock_writer(&self) -> MutexGuard<'_, Writer<D>> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = lock_briefly(&self.writer);
         if std::mem::take(&mut writer.changing) {
             self.break_down(&mut writer, Error::Panicked);
         }
