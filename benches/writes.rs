@@ -6,6 +6,7 @@
 //! (`cargo bench --bench writes -- ratios` prints only that).
 
 mod common;
+mod harness;
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -106,7 +107,7 @@ fn main() -> Outcome<()> {
     let mut criterion = Criterion::default().configure_from_args();
     bench(&mut criterion)?;
     criterion.final_summary();
-    if !common::is_test() {
+    if !harness::is_test() {
         print_ratio()?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! What the benchmarks share: keys, values, the orders they come in, and medians.
+//! What the benchmarks share, those against peers too: keys, values, the orders they come in, medians,
+//! and the bare table. Needs nothing of the store.
 
 #![allow(dead_code, reason = "no benchmark needs all of it")]
 
@@ -7,11 +8,6 @@ pub(crate) mod bare;
 pub(crate) const VALUE_LEN: usize = 100;
 
 pub(crate) type Key = [u8; 16];
-
-/// Whether the benchmarks are only to show that they run (`cargo test --benches`).
-pub(crate) fn is_test() -> bool {
-    std::env::args().any(|arg| arg == "--test")
-}
 
 /// The finalizer of SplitMix64: a bijection that looks random.
 pub(crate) fn mix(n: u64) -> u64 {
@@ -38,11 +34,22 @@ pub(crate) fn key(number: usize) -> Key {
 /// The value with this number: random bytes.
 pub(crate) fn value(number: usize) -> [u8; VALUE_LEN] {
     let mut value = [0; VALUE_LEN];
+    fill(&mut value, number);
+    value
+}
+
+/// The value with this number that is so long: random bytes.
+pub(crate) fn value_of_len(number: usize, len: usize) -> Vec<u8> {
+    let mut value = vec![0; len];
+    fill(&mut value, number);
+    value
+}
+
+fn fill(value: &mut [u8], number: usize) {
     for (word, at) in value.chunks_mut(8).zip(1_u64..) {
-        let random = mix((number as u64) << 8 | at).to_le_bytes();
+        let random = mix((number as u64) << 16 | at).to_le_bytes();
         word.copy_from_slice(&random[..word.len()]);
     }
-    value
 }
 
 /// The first eight bytes of a value: what the benchmarks look at of it.
