@@ -1,160 +1,292 @@
-//! How fast writes are, by how durable they are: `cargo bench --bench writes`.
+//! How fast writes are, by how durable they are, compared with what the machine allows:
+//! `cargo bench --bench writes`.
 //!
-//! Keys of 16 bytes with values of 100 bytes, all new. A write that is durable when it returns costs
-//! a sync of the disk, whatever the store does; what the store can do is to let writes share one. So
-//! the figure to look at is printed last: how many more durable puts eight threads get done than one
-//! (`cargo bench --bench writes -- ratios` prints only that).
+//! Keys of 16 bytes with values of 100 bytes, all new. [`Append`] is the measure: one positioned write
+//! for each put or batch, into a file that has room for it. A write that is durable when it returns
+//! costs a sync of the disk, whatever the store does; what the store can do is to let writes share one.
+//! So eight threads are compared with one, and with eight records that are written and synced at once.
+//!
+//! After Criterion's figures comes a table of ratios from rounds of its own, in which all cases
+//! take turns. `cargo bench --bench writes -- ratios` prints only that table. A store or a file is
+//! made anew, untimed, when it has a million keys, or as many as `CRABKV_BENCH_KEYS` says.
 
 mod common;
 mod harness;
 
-use std::sync::Barrier;
+use std::cell::RefCell;
+use std::io;
+use std::iter;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{key, median, value};
+use common::{key, value};
 use crabkv::{CrabKvBuilder, Store};
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
+use harness::append::Append;
+use harness::cases::{self, Case};
+use harness::{Outcome, on_threads, sound};
+use tempfile::TempDir;
 
-/// Rounds of the comparison at the end.
-const ROUNDS: usize = 7;
-/// How long each side of the comparison runs in a round.
-const ROUND_TIME: Duration = Duration::from_millis(500);
+/// Rounds of the table of ratios.
+const ROUNDS: usize = 9;
 const THREADS: usize = 8;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+/// What is written in a round of the table takes about a tenth of a second.
+const PUTS: usize = 100_000;
+const SYNCS: usize = 1000;
 
-/// A store of its own for each case, and keys that it does not have yet.
-struct Fresh {
-    store: Store,
-    next: AtomicUsize,
-    /// After the store, which is closed before its directory goes.
-    _dir: tempfile::TempDir,
+type Make<T> = dyn Fn(&Path) -> Outcome<T>;
+
+/// Something to write to, which is made anew when it is full, so that what is measured does not
+/// depend on how often it is.
+struct Renewed<T> {
+    make: Box<Make<T>>,
+    /// How many keys fill it.
+    room: usize,
+    now: RefCell<Option<Fresh<T>>>,
 }
 
-impl Fresh {
-    fn new(options: impl FnOnce(CrabKvBuilder) -> CrabKvBuilder) -> Outcome<Fresh> {
+struct Fresh<T> {
+    target: T,
+    /// The number of the first key that it does not have.
+    next: usize,
+    /// After the target, which is closed before its directory goes.
+    _dir: TempDir,
+}
+
+/// What can be written to.
+trait Target {
+    /// Waits until nothing is left to do, so that whoever comes next is not held up by it.
+    fn settle(&self);
+}
+
+impl Target for Store {
+    fn settle(&self) {
+        sound(self.sync());
+    }
+}
+
+impl Target for Append {
+    fn settle(&self) {
+        sound(self.sync());
+    }
+}
+
+impl<T: Target> Renewed<T> {
+    fn new(room: usize, make: impl Fn(&Path) -> Outcome<T> + 'static) -> Renewed<T> {
+        Renewed {
+            make: Box::new(make),
+            room,
+            now: RefCell::new(None),
+        }
+    }
+
+    fn make(&self) -> Outcome<Fresh<T>> {
         let dir = tempfile::tempdir()?;
-        let store = options(Store::builder(dir.path())).build_store()?;
-        // The first write makes a segment.
-        store.put("first", "")?;
-        let next = AtomicUsize::new(0);
         Ok(Fresh {
-            store,
-            next,
+            target: (self.make)(dir.path())?,
+            next: 0,
             _dir: dir,
         })
     }
 
-    fn put(&self) {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        sound(self.store.put(key(number), value(number)));
-    }
-
-    fn put_batch(&self, len: usize) {
-        let first = self.next.fetch_add(len, Ordering::Relaxed);
-        let entries = (first..first + len).map(|number| (key(number), value(number)));
-        sound(self.store.put_batch(entries));
-    }
-
-    /// Runs `puts` puts on each of several threads; gives the time from first to last.
-    fn put_on_threads(&self, threads: usize, puts: u64) -> Duration {
-        on_threads(threads, |_| (0..puts).for_each(|_| self.put()))
-    }
-
-    /// How many puts a second several threads get done.
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    fn puts_per_second(&self, threads: usize) -> f64 {
-        let before = self.next.load(Ordering::Relaxed);
-        let time = on_threads(threads, |start| {
-            while start.elapsed() < ROUND_TIME {
-                self.put();
-            }
-        });
-        (self.next.load(Ordering::Relaxed) - before) as f64 / time.as_secs_f64()
-    }
-}
-
-/// Runs `work` on several threads at once; gives the time from first to last.
-fn on_threads(threads: usize, work: impl Fn(Instant) + Sync) -> Duration {
-    let ready = Barrier::new(threads + 1);
-    std::thread::scope(|scope| {
-        let worker = || {
-            ready.wait();
-            work(Instant::now());
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        ready.wait();
-        let start = Instant::now();
-        for worker in workers {
-            worker
-                .join()
-                .unwrap_or_else(|e| std::panic::resume_unwind(e));
+    /// Writes so many times so many keys, with numbers that are not there yet; gives the time,
+    /// without that for settling down.
+    fn write(
+        &self,
+        times: u64,
+        len: usize,
+        write: impl Fn(&T, Range<usize>) -> Duration,
+    ) -> Duration {
+        let mut now = self.now.borrow_mut();
+        let mut left = times as usize;
+        let mut time = Duration::ZERO;
+        while left > 0 {
+            now.take_if(|fresh| self.room - fresh.next < len);
+            let fresh = now.get_or_insert_with(|| sound(self.make()));
+            let some = left.min((self.room - fresh.next) / len);
+            assert!(some > 0, "{len} keys are more than {}", self.room);
+            let end = fresh.next + some * len;
+            time += write(&fresh.target, fresh.next..end);
+            fresh.target.settle();
+            fresh.next = end;
+            left -= some;
         }
-        start.elapsed()
-    })
+        time
+    }
 }
 
-fn sound<T>(write: crabkv::Result<T>) -> T {
-    write.unwrap_or_else(|error| panic!("{error}"))
+fn main() -> Outcome<()> {
+    let room = harness::key_count(1_000_000)?;
+    let cases: Vec<_> = puts(room)
+        .into_iter()
+        .chain([100, 1000].into_iter().flat_map(|len| batches(room, len)))
+        .collect();
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("writes");
+    cases::bench(&mut group, &cases);
+    group.finish();
+    criterion.final_summary();
+    if !harness::is_test() {
+        let what = format!("up to {room} keys");
+        cases::print_ratios(&what, ROUNDS, &cases);
+    }
+    Ok(())
+}
+
+/// Keys written one by one.
+fn puts(room: usize) -> Vec<Case<'static>> {
+    let threads = format!("put, every write, {THREADS} threads");
+    let at_once = format!("bare append of {THREADS}, synced");
+    vec![
+        Case::new("bare append", PUTS, appends(room, 1, Append::write)),
+        Case::new("put, write-back", PUTS, single_puts(room, write_back))
+            .slower_than("bare append"),
+        Case::new("put, interval", PUTS, single_puts(room, interval)).slower_than("bare append"),
+        Case::new(
+            "bare append, synced",
+            SYNCS,
+            appends(room, 1, Append::write_durably),
+        ),
+        Case::new("put, every write", SYNCS, single_puts(room, every_write))
+            .slower_than("bare append, synced"),
+        Case::new(
+            &at_once,
+            SYNCS,
+            appends(room, THREADS, Append::write_durably),
+        )
+        .of_keys(THREADS),
+        Case::new(threads, SYNCS * THREADS, puts_on_threads(room, every_write))
+            .slower_than(at_once)
+            .faster_than("put, every write"),
+    ]
+}
+
+/// Keys written so many at a time.
+fn batches(room: usize, len: usize) -> [Case<'static>; 4] {
+    let bare = format!("bare append of {len}");
+    let bare_synced = format!("bare append of {len}, synced");
+    let cases = [
+        Case::new(&bare, PUTS / len, appends(room, len, Append::write)),
+        Case::new(
+            format!("batch of {len}, interval"),
+            PUTS / len,
+            put_batches(room, len, interval),
+        )
+        .slower_than(bare),
+        Case::new(
+            &bare_synced,
+            SYNCS / 10,
+            appends(room, len, Append::write_durably),
+        ),
+        Case::new(
+            format!("batch of {len}, every write"),
+            SYNCS / 10,
+            put_batches(room, len, every_write),
+        )
+        .slower_than(bare_synced),
+    ];
+    cases.map(|case| case.of_keys(len))
+}
+
+fn every_write(builder: CrabKvBuilder) -> CrabKvBuilder {
+    builder
 }
 
 fn interval(builder: CrabKvBuilder) -> CrabKvBuilder {
     builder.sync_interval(Duration::from_millis(100))
 }
 
-fn main() -> Outcome<()> {
-    let mut criterion = Criterion::default().configure_from_args();
-    bench(&mut criterion)?;
-    criterion.final_summary();
-    if !harness::is_test() {
-        print_ratio()?;
-    }
-    Ok(())
+fn write_back(builder: CrabKvBuilder) -> CrabKvBuilder {
+    interval(builder).write_back_cache(true)
 }
 
-fn bench(criterion: &mut Criterion) -> Outcome<()> {
-    let mut group = criterion.benchmark_group("writes");
-    group.throughput(Throughput::Elements(1));
-    let durable = Fresh::new(|builder| builder)?;
-    group.bench_function("put, durable", |b| b.iter(|| durable.put()));
-    group.bench_function("put, durable, 8 threads", |b| {
-        b.iter_custom(|puts| durable.put_on_threads(THREADS, puts.div_ceil(THREADS as u64)));
+fn store(room: usize, options: fn(CrabKvBuilder) -> CrabKvBuilder) -> Renewed<Store> {
+    Renewed::new(room, move |dir| {
+        let store = options(Store::builder(dir)).build_store()?;
+        // The first write makes a segment.
+        store.put("first", "")?;
+        store.sync()?;
+        Ok(store)
+    })
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// Cuts numbers into as many as belong together.
+fn chunks(numbers: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    numbers.step_by(len).map(move |first| first..first + len)
+}
+
+fn appends(
+    room: usize,
+    len: usize,
+    append: fn(&Append, Range<usize>) -> io::Result<()>,
+) -> impl Fn(u64) -> Duration {
+    let file = Renewed::new(room, move |dir| {
+        Ok(Append::create(&dir.join("bare"), room)?)
     });
-    let relaxed = Fresh::new(interval)?;
-    group.bench_function("put, synced every 100 ms", |b| b.iter(|| relaxed.put()));
-    let buffered = Fresh::new(|builder| builder.write_back_cache(true))?;
-    group.bench_function("put, write-back", |b| b.iter(|| buffered.put()));
-    for len in [100, 1000] {
-        group.throughput(Throughput::Elements(len as u64));
-        let store = Fresh::new(|builder| builder)?;
-        group.bench_function(format!("batch of {len}, durable"), |b| {
-            b.iter(|| store.put_batch(len));
-        });
-        let store = Fresh::new(interval)?;
-        group.bench_function(format!("batch of {len}, synced every 100 ms"), |b| {
-            b.iter(|| store.put_batch(len));
-        });
+    move |times| {
+        file.write(times, len, |file, numbers| {
+            timed(|| chunks(numbers, len).for_each(|some| sound(append(file, some))))
+        })
     }
-    group.finish();
-    Ok(())
 }
 
-/// Durable puts on one thread and on eight, in turn, several times over.
-fn print_ratio() -> Outcome<()> {
-    let store = Fresh::new(|builder| builder)?;
-    let mut rates = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (threads, rates) in [1, THREADS].into_iter().zip(&mut rates) {
-            rates.push(store.puts_per_second(threads));
-        }
+fn put(store: &Store, number: usize) {
+    sound(store.put(key(number), value(number)));
+}
+
+fn single_puts(
+    room: usize,
+    options: fn(CrabKvBuilder) -> CrabKvBuilder,
+) -> impl Fn(u64) -> Duration {
+    let store = store(room, options);
+    move |times| {
+        store.write(times, 1, |store, numbers| {
+            timed(|| numbers.for_each(|number| put(store, number)))
+        })
     }
-    let [one, many] = rates.map(median);
-    println!("\n{ROUNDS} rounds, durable puts\n");
-    println!("1 thread   {one:>9.0}/s");
-    println!(
-        "{THREADS} threads  {many:>9.0}/s   {THREADS} threads / 1 thread = {:.2}x",
-        many / one
-    );
-    Ok(())
+}
+
+fn puts_on_threads(
+    room: usize,
+    options: fn(CrabKvBuilder) -> CrabKvBuilder,
+) -> impl Fn(u64) -> Duration {
+    let store = store(room, options);
+    move |times| {
+        store.write(times, 1, |store, numbers| {
+            // Whoever is ready takes the next, so that none is left to go on alone for long.
+            let next = AtomicUsize::new(numbers.start);
+            on_threads(THREADS, |_| {
+                let take = || Some(next.fetch_add(1, Ordering::Relaxed));
+                let taken = iter::from_fn(take).take_while(|number| *number < numbers.end);
+                taken.for_each(|number| put(store, number));
+            })
+        })
+    }
+}
+
+fn put_batches(
+    room: usize,
+    len: usize,
+    options: fn(CrabKvBuilder) -> CrabKvBuilder,
+) -> impl Fn(u64) -> Duration {
+    let store = store(room, options);
+    move |times| {
+        store.write(times, len, |store, numbers| {
+            timed(|| {
+                for some in chunks(numbers, len) {
+                    let entries = some.map(|number| (key(number), value(number)));
+                    sound(store.put_batch(entries));
+                }
+            })
+        })
+    }
 }

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "no benchmark needs all of it")]
 
+pub(crate) mod append;
 pub(crate) mod cases;
 pub(crate) mod reading;
 
