@@ -13,7 +13,7 @@ use crate::common::{
     Entry, Op, Rng, State, contents, delete, go_on, in_two_threads, is_kind, put, put_ttl, seed,
     visible,
 };
-use crate::layer::Layer;
+use crate::layer::{Layer, one_in};
 use crabkv::disk::{CrashPlan, Disk, SimDisk};
 use crabkv::{
     CrabKvBuilder, DamageKind, NoteKind, RepairOptions, RepairReport, Result, Store, VerifyReport,
@@ -695,8 +695,8 @@ fn damage_is_found_or_does_not_matter_and_costs_at_most_its_records() {
     let layer = Layer::begin("damage", "mutants", 500_000);
     let seed = seed(1);
     let fixtures = fixtures();
-    // A debug build does every so manieth of what is done in full otherwise.
-    let step = if cfg!(debug_assertions) { 25 } else { 1 };
+    // A short run does every so manieth of what is done in full otherwise.
+    let step = one_in();
     let mut shares = Vec::new();
     for kind in [Kind::Bits, Kind::Lengths, Kind::Swaps, Kind::Files] {
         let mut mutants = 0;

@@ -3,7 +3,7 @@
 //!
 //! | variable | what it does |
 //! | --- | --- |
-//! | `CRABKV_EFFORT` | multiplies the work of every layer: `CRABKV_EFFORT=20 cargo bed` is a long run |
+//! | `CRABKV_EFFORT` | multiplies the work of every layer: `CRABKV_EFFORT=20 cargo bed` is a long run, `1/20` a short one |
 //! | `CRABKV_SEED` | another seed for all that is random; a failure prints the one it had |
 //! | `CRABKV_REPLAY` | the one image of the crash enumeration to look at, as a violation says it |
 //!
@@ -14,7 +14,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::common::effort;
+use crate::common::{chosen_effort, effort, fraction};
 
 /// An unoptimised build does one part in so many: it is there to check overflows and debug
 /// assertions, and for `cargo test` to end within minutes.
@@ -92,12 +92,22 @@ impl Layer {
 
 /// How much of `bar` this run does.
 pub(crate) fn share(bar: u64) -> u64 {
-    let bar = if cfg!(debug_assertions) {
-        bar.div_ceil(DEBUG_SHARE)
+    if cfg!(debug_assertions) {
+        effort(bar).div_ceil(DEBUG_SHARE)
     } else {
-        bar
+        effort(bar)
+    }
+}
+
+/// One part in how many of an ordinary run's work this one does; 1 if it does all of it, or more.
+pub(crate) fn one_in() -> u64 {
+    let (times, parts) = chosen_effort();
+    let debug_share = if cfg!(debug_assertions) {
+        DEBUG_SHARE
+    } else {
+        1
     };
-    effort(bar)
+    (parts * debug_share / times).max(1)
 }
 
 /// Says that a layer, or a part of it, cannot run here, and why.
@@ -118,6 +128,15 @@ fn grouped(number: u64) -> String {
     let groups = digits.as_bytes().rchunks(3).rev();
     let groups: Vec<_> = groups.map(String::from_utf8_lossy).collect();
     groups.join(",")
+}
+
+#[test]
+fn an_effort_is_a_number_or_a_fraction() {
+    assert_eq!(fraction("20"), Some((20, 1)));
+    assert_eq!(fraction("1/20"), Some((1, 20)));
+    for text in ["", "0", "1/0", "0/3", "0.5", "-1", "1/2/3", " 1"] {
+        assert_eq!(fraction(text), None, "{text:?}");
+    }
 }
 
 #[test]

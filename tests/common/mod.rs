@@ -48,10 +48,31 @@ pub(crate) fn seed(fixed: u64) -> u64 {
     seed
 }
 
-/// `CRABKV_EFFORT` times the usual number of rounds.
+/// `CRABKV_EFFORT` times the usual number of rounds, and at least one.
 pub(crate) fn effort(rounds: u64) -> u64 {
-    let effort = std::env::var("CRABKV_EFFORT").ok();
-    rounds * effort.and_then(|effort| effort.parse().ok()).unwrap_or(1)
+    let (times, parts) = chosen_effort();
+    (rounds * times).div_ceil(parts)
+}
+
+/// What `CRABKV_EFFORT` says, as a fraction.
+///
+/// # Panics
+///
+/// When it is none: a run that does another amount of work than it was told would mislead.
+pub(crate) fn chosen_effort() -> (u64, u64) {
+    let Ok(text) = std::env::var("CRABKV_EFFORT") else {
+        return (1, 1);
+    };
+    fraction(&text).unwrap_or_else(|| {
+        panic!("CRABKV_EFFORT is a number such as 20, or a fraction such as 1/20, not {text:?}")
+    })
+}
+
+/// Reads `20` or `1/20`, neither part of which may be 0.
+pub(crate) fn fraction(text: &str) -> Option<(u64, u64)> {
+    let (times, parts) = text.split_once('/').unwrap_or((text, "1"));
+    let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+    Some((number(times)?, number(parts)?))
 }
 
 /// A key's value and when it expires.

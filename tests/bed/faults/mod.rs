@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Rng, SimStore, in_two_threads, seed, sim_builder};
-use crate::layer::{Layer, share};
+use crate::layer::{Layer, one_in, share};
 use crabkv::Error;
 use crabkv::disk::{CrashPlan, FailKind, OpKind, SimDisk};
 use fault::{Fault, ways};
@@ -119,7 +119,7 @@ fn every_disk_operation_may_fail() {
     let workloads = fixed();
     for workload in &workloads {
         let mut faults = faults_of(workload);
-        if cfg!(debug_assertions) {
+        if one_in() > 1 {
             faults = some_of(faults, layer.goal() as usize / workloads.len());
         }
         done.inject_all(&layer, workload, &faults, seed);
@@ -132,7 +132,7 @@ fn every_disk_operation_may_fail() {
     while !layer.is_done() {
         let workload = Workload::random(rng.next());
         let mut faults = faults_of(&workload);
-        if cfg!(debug_assertions) {
+        if one_in() > 1 {
             faults = some_of(faults, 100);
         }
         done.inject_all(&layer, &workload, &faults, rng.next());
