@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{Rng, in_two_threads, seed};
 use crate::halting::HaltingDisk;
@@ -24,6 +24,8 @@ use crabkv::{CrabKvBuilder, Error, Store, WriteBatch};
 const PLAN: &str = "CRABKV_CHILD_PLAN";
 const THREADS: u64 = 2;
 const KEYS: u64 = 12;
+/// How long a child has, on a busy machine, to come to the operation that it is to halt at.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// So many kills in one directory, then a new one.
 const ROUND: u64 = 25;
 
@@ -297,18 +299,25 @@ impl Writer {
     ///
     /// # Panics
     ///
-    /// When nothing is said for a minute: the child hangs, or has ended.
+    /// When nothing is said for a minute: the child hangs, or has ended. And when one of its
+    /// threads goes on and on, but never comes to it: another one gets no turn.
     fn listen_until(&mut self, is_true: impl Fn(&Writer) -> bool) {
+        let begun = Instant::now();
         while !is_true(self) {
             let line = self.lines.recv_timeout(Duration::from_secs(60));
             self.note(&line.expect("the child says nothing any more"));
+            let [main, other] = self.acknowledged;
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the child says that it wrote {main} and {other}, and nothing else"
+            );
         }
     }
 
     fn listen_for(&mut self, time: Duration) {
-        let end = std::time::Instant::now() + time;
+        let end = Instant::now() + time;
         loop {
-            let left = end.saturating_duration_since(std::time::Instant::now());
+            let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => self.note(&line),
                 Err(_) => return,
@@ -449,7 +458,9 @@ fn what_was_acknowledged_survives_five_hundred_kills() {
     let layer = Layer::begin("processes", "kills", 500);
     let seed = seed(30);
     let counts = Counts::default();
-    in_two_threads(layer.goal().div_ceil(ROUND), |number| {
+    // A short run, too, has each mode once.
+    let rounds = layer.goal().div_ceil(ROUND).max(MODES.len() as u64);
+    in_two_threads(rounds, |number| {
         let mut round = Round {
             dir: tempfile::tempdir().unwrap(),
             mode: MODES[number as usize % MODES.len()],
