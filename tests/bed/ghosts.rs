@@ -657,6 +657,10 @@ fn a_delete_at_any_step_of_a_merge_wins_over_the_merged_copy_basho_148() {
         seal(&store);
         let handle = store.clone();
         let step = move |number| {
+            // A thread takes its time to begin on some systems.
+            if number != begin && number != at {
+                return;
+            }
             let store = handle.clone();
             beside(move || {
                 if number == begin {
