@@ -60,7 +60,8 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = paths
-        .filter(|path| !path.ends_with("LOCK"))
+        // On Windows there is a file beside it that says who has it.
+        .filter(|path| !path.ends_with("LOCK") && !path.ends_with("LOCK.holder"))
         .map(|path| (path.clone(), fs::read(&path).unwrap()))
         .collect();
     files.sort();
