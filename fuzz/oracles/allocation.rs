@@ -12,24 +12,78 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
+/// What threads have, each by itself.
+#[cfg(not(windows))] // has variables of threads that need no allocator
+mod counter {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LIVE: Cell<isize> = const { Cell::new(0) };
+        static PEAK: Cell<isize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count(bytes: isize) {
+        // At the end of a thread there is nothing left to count in.
+        let _ = LIVE.try_with(|live| {
+            let now = live.get() + bytes;
+            live.set(now);
+            let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now)));
+        });
+    }
+
+    /// The most that `work` had at once.
+    pub(super) fn peak_of(work: impl FnOnce()) -> isize {
+        let before = LIVE.get();
+        PEAK.set(before);
+        work();
+        PEAK.get() - before
+    }
 }
+
+/// What the one thread has that is measured. A variable of a thread would be made when it is first
+/// used, by the allocator that is counting.
+#[cfg(windows)] // may have no other variables of threads
+mod counter {
+    use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
+    use std::sync::{Mutex, PoisonError};
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        safe fn GetCurrentThreadId() -> u32;
+    }
+
+    /// No thread has this number.
+    const NOBODY: u32 = 0;
+
+    static MEASURED: AtomicU32 = AtomicU32::new(NOBODY);
+    static LIVE: AtomicIsize = AtomicIsize::new(0);
+    static PEAK: AtomicIsize = AtomicIsize::new(0);
+    static TURN: Mutex<()> = Mutex::new(());
+
+    pub(super) fn count(bytes: isize) {
+        if MEASURED.load(Ordering::Relaxed) == GetCurrentThreadId() {
+            let now = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            PEAK.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The most that `work` had at once. One is measured after the other.
+    pub(super) fn peak_of(work: impl FnOnce()) -> isize {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        LIVE.store(0, Ordering::Relaxed);
+        PEAK.store(0, Ordering::Relaxed);
+        MEASURED.store(GetCurrentThreadId(), Ordering::Relaxed);
+        work();
+        MEASURED.store(NOBODY, Ordering::Relaxed);
+        PEAK.load(Ordering::Relaxed)
+    }
+}
+
+use counter::{count, peak_of};
 
 /// The system's allocator, counting: for `#[global_allocator]`.
 pub(crate) struct Counting;
-
-fn count(bytes: isize) {
-    // At the end of a thread there is nothing left to count in.
-    let _ = LIVE.try_with(|live| {
-        let now = live.get() + bytes;
-        live.set(now);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now)));
-    });
-}
 
 // SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
@@ -104,10 +158,7 @@ impl Bound {
 /// Calls `oracle`, and fails if it had more than `most` bytes at once. Counts nothing where
 /// [`Counting`] is not the allocator.
 pub(crate) fn bounded(most: usize, oracle: impl FnOnce()) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    oracle();
-    let peak = (PEAK.get() - before).max(0) as usize;
+    let peak = peak_of(oracle).max(0) as usize;
     assert!(
         peak <= most,
         "{peak} bytes of memory at once, of at most {most}"
