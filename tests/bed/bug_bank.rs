@@ -19,8 +19,8 @@ use crabkv::BUGS;
 use crate::common::in_two_threads;
 use crate::layer::{say, skip};
 
-/// How long a layer may take to notice.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a layer may take to notice; programs for Windows are slower under Wine.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(windows) { 180 } else { 60 });
 
 /// How many bugs there have to be.
 const BAR: u64 = 25;
