@@ -330,3 +330,36 @@ fn for_each_meets_what_iter_gives_in_every_mode_and_stops_when_told() {
         assert_eq!(count, 10);
     }
 }
+
+#[test]
+fn every_way_over_all_keys_says_that_a_record_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for i in 0..100 {
+        store
+            .put(format!("key{i}"), "a value of some length")
+            .unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    // In a sealed segment, which opening does not read.
+    let path = dir.path().join("000000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes
+        .windows(7)
+        .position(|window| window == b"a value")
+        .unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let store = open(&dir);
+    let is_damage = |error: &Error| matches!(error, Error::Corrupt { .. });
+    // Again and again, not only the first time.
+    for _ in 0..2 {
+        let failed = store.iter().find_map(Result::err);
+        assert!(failed.as_ref().is_some_and(is_damage), "{failed:?}");
+        let walked = store.reader().for_each(|_, _| ControlFlow::Continue(()));
+        assert!(walked.as_ref().err().is_some_and(is_damage), "{walked:?}");
+    }
+    assert!(store.get("key0").as_ref().err().is_some_and(is_damage));
+}
