@@ -13,7 +13,7 @@ mod mend;
 pub use mend::{Mending, directory};
 
 use crate::format::batch;
-use crate::format::hint::{self, Hint, HintEntry, HintOwner};
+use crate::format::hint::{self, Hint, HintEntry, HintOwner, PackedEntry};
 use crate::format::manifest::Manifest;
 use crate::format::record::{
     self, Kind, Look, RECORD_HEADER_LEN, Record, RecordFields, SyncedDistance,
@@ -70,8 +70,11 @@ pub fn hint(bytes: &[u8]) {
             Some(hint.earliest_expiry_ms()),
             expiries.chain([u64::MAX]).min()
         );
-        assert!(entries.iter().all(|entry| entry.as_written() == *entry));
-        let again = hint::encode(&owner, &entries);
+        assert!(entries.iter().all(|entry| {
+            let packed = PackedEntry::new(entry, owner.base_seq);
+            packed.unpack(owner.base_seq, entry.expires_at_ms) == *entry
+        }));
+        let again = hint::encode(&owner, entries.iter().copied());
         let again = Hint::decode(again, &owner).map(|hint| {
             let entries: Vec<HintEntry> = hint.entries(0..hint.len()).collect();
             entries
@@ -261,7 +264,7 @@ fn records(bytes: &[u8], header: &SegmentHeader) {
     let walked_len = walks(bytes, header);
     let hasher = KeyHasher::new(1, 48);
     let (summary, scan) = Summary::of(bytes, header, hasher, Check::Sealed);
-    assert!(walked_len >= summary.entries.len(), "a walk misses records");
+    assert!(walked_len >= summary.len(), "a walk misses records");
     let data_len = scan.end;
     if let Some(data) = bytes.get(..data_len as usize) {
         let footer = summary.footer_of(data);
@@ -276,11 +279,11 @@ fn records(bytes: &[u8], header: &SegmentHeader) {
         data_len,
         data_checksum: 0,
     };
-    let hint = Hint::decode(hint::encode(&owner, &summary.entries), &owner);
+    let hint = Hint::decode(hint::encode(&owner, summary.entries()), &owner);
     let entries = hint.map(|hint| hint.entries(0..hint.len()).collect::<Vec<_>>());
     assert_eq!(
         entries.as_ref().map(Vec::len),
-        Ok(summary.entries.len()),
+        Ok(summary.len()),
         "a segment's own hint is refused"
     );
 }

@@ -20,8 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use os::{OsDisk, OsFile, OsLock};
-pub(crate) use region::AppendBuffer;
 pub use region::Region;
+pub(crate) use region::{AppendBuffer, Spare};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{CrashPlan, FailKind, OpKind, SimDisk, SimFile, SimLock};
 

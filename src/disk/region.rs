@@ -329,9 +329,100 @@ impl AppendBuffer {
     }
 }
 
+/// The memory of an append buffer that is full, for a later one: memory that was written to before
+/// takes no page faults, and the system need not clear it. Only where it can be offered to the system
+/// meanwhile; elsewhere nothing is kept.
+#[derive(Default)]
+pub(crate) struct Spare {
+    region: Option<Arc<Region>>,
+    is_offered: bool,
+}
+
+impl Spare {
+    /// Keeps the memory behind `buffer`, which may still have readers.
+    pub(crate) fn keep(&mut self, buffer: &AppendBuffer) {
+        if cfg!(target_os = "linux") {
+            self.region = Some(Arc::clone(&buffer.region));
+            self.is_offered = false;
+        }
+    }
+
+    /// Once nobody reads it any more, lets the system have the memory should it run short.
+    pub(crate) fn offer(&mut self) {
+        let region = self.region.as_mut().filter(|_| !self.is_offered);
+        if let Some(region) = region.and_then(Arc::get_mut) {
+            self.is_offered = true;
+            offer_memory(region);
+        }
+    }
+
+    /// A buffer of this capacity, in this memory if it fits and nobody reads it any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AppendBuffer::new`].
+    pub(crate) fn take(&mut self, capacity: usize) -> io::Result<AppendBuffer> {
+        let region = self.region.take().and_then(Arc::into_inner);
+        // Owned alone: nobody has a slice of it. Only maps are worth it, and the others of them
+        // cannot be written to.
+        let fits = |region: &Region| {
+            region.capacity == capacity && matches!(region.backing, Backing::Anonymous { .. })
+        };
+        let Some(mut region) = region.filter(fits) else {
+            return AppendBuffer::new(capacity);
+        };
+        region.len = AtomicUsize::new(0);
+        let region = Arc::new(region);
+        Ok(AppendBuffer { region })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn offer_memory(region: &mut Region) {
+    if let Backing::Anonymous { _map: map } = &region.backing {
+        // SAFETY: `region` is borrowed alone, so nobody has a slice of it. Its pages read as zeros
+        // or as before until they are written to again, and a buffer's bytes are written before
+        // they are read. Refused, nothing is lost.
+        let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::Free) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn offer_memory(_region: &mut Region) {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn spare_memory_is_used_again_once_nobody_reads_it() {
+        let capacity = 2 * MAX_HEAP_CAPACITY;
+        let mut buffer = AppendBuffer::new(capacity).unwrap();
+        buffer.append(9, |b| b.fill(7)).unwrap();
+        let address = |buffer: &AppendBuffer| buffer.region().base.as_ptr() as usize;
+        let first = address(&buffer);
+        let mut spare = Spare::default();
+        spare.keep(&buffer);
+        let reader = Arc::clone(buffer.region());
+        drop(buffer);
+        spare.offer();
+        let other = spare.take(capacity).unwrap();
+        assert_ne!(address(&other), first);
+        assert_eq!(reader.slice(0, 9), Some(&[7; 9][..]));
+        spare.keep(&other);
+        let second = address(&other);
+        drop(other);
+        spare.offer();
+        let mut again = spare.take(capacity).unwrap();
+        assert_eq!((address(&again), again.len()), (second, 0));
+        assert!(again.region().slice(0, 1).is_none());
+        again.append(3, |b| b.copy_from_slice(b"abc")).unwrap();
+        assert_eq!(again.region().slice(0, 3), Some(&b"abc"[..]));
+        spare.keep(&again);
+        drop(again);
+        assert_eq!(spare.take(capacity + 1).unwrap().remaining(), capacity + 1);
+    }
 
     #[test]
     fn appended_bytes_can_be_read_at_once_and_stay() {

@@ -28,6 +28,12 @@ impl KeyHash {
     pub(crate) const fn get(self) -> u64 {
         self.0
     }
+
+    /// Its first `bits` bits as a number.
+    #[inline]
+    pub(crate) const fn first_bits(self, bits: u32) -> u64 {
+        self.0 >> (HASH_BITS - bits)
+    }
 }
 
 /// Hashes keys as one store does.

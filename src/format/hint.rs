@@ -13,10 +13,13 @@
 //! number as a distance from the segment's base (`u32`) and its length in units of 8 (`u16`).
 //! All records of the segment are listed, stale ones too: so the lengths add up to the data.
 
+mod entry;
+
 use std::ops::Range;
 
+pub(crate) use self::entry::{HintEntry, PackedEntry};
 use super::hash::HASH_BITS;
-use super::{ALIGNMENT, FORMAT_VERSION, Fields, Invalid, KeyHash, SegmentId, SeqNo, StoreId};
+use super::{FORMAT_VERSION, Fields, Invalid, KeyHash, SegmentId, SeqNo, StoreId};
 use crate::bugs::{Bug, is_planted};
 
 const MAGIC: [u8; 8] = *b"CRABHNT\n";
@@ -25,20 +28,10 @@ const MAGIC: [u8; 8] = *b"CRABHNT\n";
 const HEADER_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 8 + 4 + 4 + 1 + 3;
 const CHECKSUM_LEN: usize = 4;
 const HASH_BYTES: usize = HASH_BITS as usize / 8;
-/// What follows the rest of the hash in an entry: position 4, sequence delta 4, length 2.
-const ENTRY_TAIL_LEN: usize = 4 + 4 + 2;
 const EXPIRY_LEN: usize = 8;
 
 /// There is a column of expiries.
 const HAS_EXPIRIES: u32 = 1;
-
-const POSITION_MASK: u32 = (1 << 29) - 1;
-const TOMBSTONE: u32 = 1 << 31;
-const COLLIDES: u32 = 1 << 30;
-const RESERVED: u32 = 1 << 29;
-
-/// A length that does not fit its field; the record itself says it.
-const LONG: u16 = u16::MAX;
 
 /// From this many entries on, one byte of the hash is said by the bucket table.
 const ONE_PREFIX_BYTE_FROM: usize = 1 << 12;
@@ -70,38 +63,17 @@ impl HintOwner {
     }
 }
 
-/// One record of the segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HintEntry {
-    pub(crate) hash: KeyHash,
-    pub(crate) offset: u64,
-    /// In bytes, padding included; 0 for a record of 512 KiB or more: ask the record.
-    pub(crate) len: u32,
-    pub(crate) seq: SeqNo,
-    pub(crate) tombstone: bool,
-    /// Another key with this hash was live when the record was written.
-    pub(crate) collides: bool,
-    /// `u64::MAX` where it never expires.
-    pub(crate) expires_at_ms: u64,
-}
-
-impl HintEntry {
-    /// The entry as it reads once it has been written: a long length is left to the record.
-    pub(crate) fn as_written(self) -> HintEntry {
-        let units = self.len as usize / ALIGNMENT;
-        let len = if units >= usize::from(LONG) {
-            0
-        } else {
-            self.len
-        };
-        HintEntry { len, ..self }
-    }
-}
-
 /// Encodes a hint file. `entries` are sorted by hash, then by sequence number.
-pub(crate) fn encode(owner: &HintOwner, entries: &[HintEntry]) -> Vec<u8> {
-    debug_assert!(entries.is_sorted_by_key(|entry| (entry.hash, entry.seq)));
-    let has_expiries = entries.iter().any(|entry| entry.expires_at_ms != u64::MAX);
+pub(crate) fn encode(
+    owner: &HintOwner,
+    entries: impl ExactSizeIterator<Item = HintEntry> + Clone,
+) -> Vec<u8> {
+    debug_assert!(
+        entries
+            .clone()
+            .is_sorted_by_key(|entry| (entry.hash, entry.seq))
+    );
+    let has_expiries = entries.clone().any(|entry| entry.expires_at_ms != u64::MAX);
     let prefix_bytes = match entries.len() {
         TWO_PREFIX_BYTES_FROM.. => 2,
         ONE_PREFIX_BYTE_FROM.. => 1,
@@ -119,29 +91,20 @@ pub(crate) fn encode(owner: &HintOwner, entries: &[HintEntry]) -> Vec<u8> {
     out.extend_from_slice(&owner.data_checksum.to_le_bytes());
     out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
     out.extend_from_slice(&[prefix_bytes as u8, 0, 0, 0]);
-    let mut end = 0;
+    let mut end: u32 = 0;
+    let mut to_count = entries.clone().peekable();
     for bucket in 0..layout.buckets() as u64 {
-        let in_bucket = |entry: &HintEntry| layout.bucket_of(entry.hash) == bucket;
-        end += entries[end..]
-            .iter()
-            .take_while(|entry| in_bucket(entry))
-            .count();
-        out.extend_from_slice(&(end as u32).to_le_bytes());
+        while to_count
+            .next_if(|entry| layout.bucket_of(entry.hash) == bucket)
+            .is_some()
+        {
+            end += 1;
+        }
+        out.extend_from_slice(&end.to_le_bytes());
     }
-    for entry in entries {
+    for entry in entries.clone() {
         out.extend_from_slice(&entry.hash.get().to_le_bytes()[..layout.suffix_bytes()]);
-        let mut position = (entry.offset / ALIGNMENT as u64) as u32;
-        position |= if entry.tombstone { TOMBSTONE } else { 0 };
-        position |= if entry.collides { COLLIDES } else { 0 };
-        out.extend_from_slice(&position.to_le_bytes());
-        out.extend_from_slice(&((entry.seq.0 - owner.base_seq.0) as u32).to_le_bytes());
-        let units = entry.len as usize / ALIGNMENT;
-        let units = if units == 0 {
-            LONG
-        } else {
-            u16::try_from(units).unwrap_or(LONG)
-        };
-        out.extend_from_slice(&units.to_le_bytes());
+        out.extend_from_slice(&PackedEntry::new(&entry, owner.base_seq).tail());
     }
     if has_expiries {
         for entry in entries {
@@ -204,7 +167,7 @@ impl Layout {
     }
 
     fn entry_len(&self) -> usize {
-        self.suffix_bytes() + ENTRY_TAIL_LEN
+        self.suffix_bytes() + PackedEntry::TAIL_LEN
     }
 
     fn entries_at(&self) -> usize {
@@ -308,10 +271,11 @@ impl<B: AsRef<[u8]>> Hint<B> {
         }
         let mut previous = (KeyHash::new(0), SeqNo(0));
         let (mut next_seq, mut earliest_expiry_ms) = (self.base_seq, u64::MAX);
-        for (i, entry) in self.entries(0..self.len()).enumerate() {
-            if self.position(i) & RESERVED != 0 {
+        for (i, packed) in self.packed_entries(0..self.len()) {
+            if packed.has_unknown_flag() {
                 return Err(Invalid::Field("an unknown flag"));
             }
+            let entry = packed.unpack(self.base_seq, self.expires_at_ms(i));
             if (entry.hash, entry.seq) < previous {
                 return Err(Invalid::Field("the entries are out of order"));
             }
@@ -383,10 +347,10 @@ impl<B: AsRef<[u8]>> Hint<B> {
 
     fn suffix(&self, entry: usize) -> u64 {
         let at = self.layout.entries_at() + entry * self.layout.entry_len();
-        let mut wide = [0; 8];
-        wide[..self.layout.suffix_bytes()]
-            .copy_from_slice(&self.bytes.as_ref()[at..at + self.layout.suffix_bytes()]);
-        u64::from_le_bytes(wide)
+        // What follows the suffix makes an entry longer than eight bytes.
+        let wide = self.bytes.as_ref()[at..].first_chunk();
+        let wide = wide.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        wide & ((1 << (8 * self.layout.suffix_bytes())) - 1)
     }
 
     /// The first entry whose hash is at least `hash`; the number of entries if there is none.
@@ -418,6 +382,14 @@ impl<B: AsRef<[u8]>> Hint<B> {
 
     /// The entries of a range of positions, in order.
     pub(crate) fn entries(&self, range: Range<usize>) -> impl Iterator<Item = HintEntry> + '_ {
+        self.packed_entries(range)
+            .map(|(i, entry)| entry.unpack(self.base_seq, self.expires_at_ms(i)))
+    }
+
+    fn packed_entries(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (usize, PackedEntry)> + '_ {
         let hint = self;
         // The bucket of the first entry; later ones only move forward.
         let mut bucket = 0;
@@ -430,50 +402,38 @@ impl<B: AsRef<[u8]>> Hint<B> {
                 high = middle;
             }
         }
-        range.map(move |i| {
-            while bucket < hint.layout.buckets() && hint.bucket_end(bucket) <= i {
-                bucket += 1;
+        let end_of = |bucket| {
+            if bucket < hint.layout.buckets() {
+                hint.bucket_end(bucket)
+            } else {
+                hint.len()
             }
-            hint.entry(i, bucket as u64)
+        };
+        let mut end = end_of(bucket);
+        range.map(move |i| {
+            while end <= i && bucket < hint.layout.buckets() {
+                bucket += 1;
+                end = end_of(bucket);
+            }
+            (i, hint.packed(i, bucket as u64))
         })
     }
 
-    /// The position and flags of an entry.
-    fn position(&self, entry: usize) -> u32 {
-        let at = self.layout.entries_at() + entry * self.layout.entry_len();
-        // The file's length was checked against the layout, so no read can be short.
-        Fields(&self.bytes.as_ref()[at + self.layout.suffix_bytes()..])
-            .u32()
-            .unwrap_or(RESERVED)
+    fn packed(&self, i: usize, bucket: u64) -> PackedEntry {
+        let at = self.layout.entries_at() + i * self.layout.entry_len();
+        let hash = bucket << (8 * self.layout.suffix_bytes()) | self.suffix(i);
+        PackedEntry::read(
+            hash,
+            &self.bytes.as_ref()[at + self.layout.suffix_bytes()..],
+        )
     }
 
-    fn entry(&self, i: usize, bucket: u64) -> HintEntry {
-        let suffix_bits = 8 * self.layout.suffix_bytes();
-        let at = self.layout.entries_at() + i * self.layout.entry_len();
-        let mut fields = Fields(&self.bytes.as_ref()[at + self.layout.suffix_bytes()..]);
-        // The file's length was checked against the layout, so no read can be short.
-        let position = fields.u32().unwrap_or(RESERVED);
-        let delta = fields.u32().unwrap_or(0);
-        let units = fields.bytes().map_or(LONG, u16::from_le_bytes);
-        let expires_at_ms = if self.layout.has_expiries {
-            let at = self.layout.expiries_at() + i * EXPIRY_LEN;
-            Fields(&self.bytes.as_ref()[at..]).u64().unwrap_or(u64::MAX)
-        } else {
-            u64::MAX
-        };
-        HintEntry {
-            hash: KeyHash::new(bucket << suffix_bits | self.suffix(i)),
-            offset: u64::from(position & POSITION_MASK) * ALIGNMENT as u64,
-            len: if units == LONG {
-                0
-            } else {
-                u32::from(units) * ALIGNMENT as u32
-            },
-            seq: SeqNo(self.base_seq.0.saturating_add(u64::from(delta))),
-            tombstone: position & TOMBSTONE != 0,
-            collides: position & COLLIDES != 0,
-            expires_at_ms,
+    fn expires_at_ms(&self, i: usize) -> u64 {
+        if !self.layout.has_expiries {
+            return u64::MAX;
         }
+        let at = self.layout.expiries_at() + i * EXPIRY_LEN;
+        Fields(&self.bytes.as_ref()[at..]).u64().unwrap_or(u64::MAX)
     }
 }
 
@@ -516,7 +476,7 @@ mod tests {
             expires_at_ms: 9,
             ..entry(0x0102_0304_0506, 7)
         }];
-        let bytes = encode(&owner(), &entries);
+        let bytes = encode(&owner(), entries.iter().copied());
         assert_eq!(bytes[..16], *b"CRABHNT\n\x01\0\0\0\x01\0\0\0");
         assert_eq!(bytes[60..68], [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(
@@ -532,7 +492,7 @@ mod tests {
     fn entries_come_out_as_they_went_in_at_every_prefix_length() {
         for (count, prefix_bytes) in [(0, 0), (1, 0), (4095, 0), (4096, 1), (1 << 18, 2)] {
             let entries = many(count);
-            let bytes = encode(&owner(), &entries);
+            let bytes = encode(&owner(), entries.iter().copied());
             let hint = Hint::decode(&bytes, &owner()).unwrap();
             assert_eq!(hint.layout.prefix_bytes, prefix_bytes);
             assert!(hint.entries(0..hint.len()).eq(entries.iter().copied()));
@@ -549,7 +509,7 @@ mod tests {
     #[test]
     fn half_a_million_entries_take_less_than_fifteen_bytes_each() {
         let entries = many(493_000);
-        assert!(encode(&owner(), &entries).len() < 15 * entries.len());
+        assert!(encode(&owner(), entries.iter().copied()).len() < 15 * entries.len());
     }
 
     #[test]
@@ -557,14 +517,14 @@ mod tests {
         let mut entries = many(10);
         entries[3].expires_at_ms = 12345;
         entries[4].len = 0;
-        let bytes = encode(&owner(), &entries);
+        let bytes = encode(&owner(), entries.iter().copied());
         let hint = Hint::decode(&bytes, &owner()).unwrap();
         assert!(hint.entries(0..10).eq(entries.iter().copied()));
     }
 
     #[test]
     fn a_flipped_bit_anywhere_spoils_the_hint() {
-        let bytes = encode(&owner(), &many(3));
+        let bytes = encode(&owner(), many(3).into_iter());
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -580,7 +540,7 @@ mod tests {
 
     #[test]
     fn a_reserved_bit_is_refused_though_the_checksum_fits() {
-        let mut bytes = encode(&owner(), &many(3));
+        let mut bytes = encode(&owner(), many(3).into_iter());
         let covered = bytes.len() - CHECKSUM_LEN;
         bytes[HEADER_LEN + HASH_BYTES + 3] |= 0x20;
         let checksum = crc32fast::hash(&bytes[..covered]);
@@ -593,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_hint_of_another_state_of_the_segment_is_refused() {
-        let bytes = encode(&owner(), &many(3));
+        let bytes = encode(&owner(), many(3).into_iter());
         let others = [
             HintOwner {
                 segment: SegmentId(4),

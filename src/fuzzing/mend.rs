@@ -2,7 +2,7 @@
 //! find them by chance, and what they guard is not reached without them.
 
 use crate::format::batch::FRAME_OVERHEAD;
-use crate::format::hint::{self, HintEntry, HintOwner};
+use crate::format::hint::{self, HintOwner};
 use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::names::{self, FileName};
 use crate::format::record::{self, Kind, Record};
@@ -133,8 +133,7 @@ fn fresh_hints(files: &mut [(String, Vec<u8>)], hasher: KeyHasher, segments: &[K
             data_len: *data_len as u64,
             data_checksum: *data_checksum,
         };
-        let entries: &[HintEntry] = &summary.entries;
-        files[at].1 = hint::encode(&owner, entries);
+        files[at].1 = hint::encode(&owner, summary.entries());
     }
 }
 

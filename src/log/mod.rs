@@ -25,12 +25,12 @@ pub(crate) use accounting::{Expiries, Usage};
 pub(crate) use table::{SegmentTable, Slot};
 
 use crate::bugs::{Bug, is_planted};
-use crate::disk::Disk;
+use crate::disk::{Disk, Spare};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::record::{Kind, RecordFields, SyncedDistance};
 use crate::format::segment::SegmentHeader;
-use crate::format::{SegmentId, SeqNo};
+use crate::format::{KeyHash, SegmentId, SeqNo};
 use crate::index::Location;
 use crate::segment::writer::Unsynced;
 use crate::segment::{ReadMode, Segment, SegmentWriter};
@@ -48,6 +48,7 @@ pub(crate) struct LogOptions {
 pub(crate) struct Entry<'a> {
     pub(crate) kind: Kind,
     pub(crate) key: &'a [u8],
+    pub(crate) hash: KeyHash,
     pub(crate) value: &'a [u8],
     pub(crate) compressed: bool,
     pub(crate) expires_at_ms: Option<u64>,
@@ -137,6 +138,8 @@ pub(crate) struct Log<D: Disk> {
     active: Option<Active<D>>,
     next_seq: SeqNo,
     usage: Vec<Option<Usage>>,
+    /// The append buffer of the segment before the active one.
+    spare: Spare,
     /// Bytes appended since the store was opened.
     appended_bytes: u64,
     /// How many of them there were when it was last looked whether compaction is worth it.
@@ -168,6 +171,7 @@ impl<D: Disk> Log<D> {
             active,
             next_seq,
             usage,
+            spare: Spare::default(),
             appended_bytes: 0,
             checked_bytes: 0,
         }
@@ -224,7 +228,7 @@ impl<D: Disk> Log<D> {
         let seq = self.next_seq;
         let delta = (seq.0 - active.writer.header().base_seq.0) as u32;
         let fields = entry.fields(false, delta, active.writer.synced_distance());
-        let (offset, len) = active.writer.append(&fields)?;
+        let (offset, len) = active.writer.append(&fields, entry.hash)?;
         self.next_seq = SeqNo(seq.0 + 1);
         let placed = Placed {
             location: Location::new(active.slot, offset),
@@ -251,7 +255,8 @@ impl<D: Disk> Log<D> {
         let members = entries.iter().enumerate().map(|(i, entry)| {
             let delta = first_delta + i as u32;
             // The frame says how far the segment was synced.
-            entry.fields(true, delta, SyncedDistance::UNKNOWN)
+            let fields = entry.fields(true, delta, SyncedDistance::UNKNOWN);
+            (fields, entry.hash)
         });
         active
             .writer
@@ -304,6 +309,7 @@ impl<D: Disk> Log<D> {
         let due = is_first || self.appended_bytes - self.checked_bytes >= CHECK_EVERY_BYTES;
         if due {
             self.checked_bytes = self.appended_bytes;
+            self.spare.offer();
         }
         due
     }

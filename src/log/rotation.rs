@@ -69,7 +69,8 @@ impl<D: Disk> Log<D> {
         let header = self.new_header(id, self.next_seq);
         let needed = HEADER_LEN + self.with_end(room) + FOOTER_LEN;
         let capacity = (capacity as usize).max(needed);
-        let writer = SegmentWriter::create(&self.disk, &self.dir, header, capacity)
+        let buffer = || self.spare.take(capacity);
+        let writer = SegmentWriter::create_with(&self.disk, &self.dir, header, buffer)
             .map_err(LogError::Unchanged)?;
         next.segments.push((id, SegmentState::Active));
         let sealed = match self.seal_active(&mut next) {
@@ -120,6 +121,7 @@ impl<D: Disk> Log<D> {
                     // What was taken back had been counted.
                     usage.records = sealed.records;
                 }
+                self.spare.keep(writer.buffer());
                 let reader = writer.into_sealed(sealed.data_len, self.options.read_mode);
                 self.table.replace(slot, reader);
             }
@@ -164,11 +166,10 @@ impl<D: Disk> Log<D> {
                 data_len: footer.data_len,
             },
         );
-        let entries = || summary.entries.iter().copied();
         Ok(Some(Sealed {
             data_len: footer.data_len,
             records: footer.records,
-            expiries: Expiries::of(footer.earliest_expiry_ms, entries),
+            expiries: Expiries::of(footer.earliest_expiry_ms, || summary.entries()),
         }))
     }
 

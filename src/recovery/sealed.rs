@@ -196,6 +196,6 @@ pub(crate) fn encode_hint<D: Disk>(
     owner: &hint::HintOwner,
     segment: &Segment<D>,
 ) -> Result<Hint<Region>> {
-    let bytes = Region::from_vec(hint::encode(owner, &summary.entries));
+    let bytes = Region::from_vec(hint::encode(owner, summary.entries()));
     Hint::decode(bytes, owner).map_err(|reason| segment.damage(HEADER_LEN as u64, &reason))
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::hint::Summary;
+use super::hint::{Entries, Summary};
 use super::reader::{ReadMode, Segment};
 use super::scanner::{self, Check};
 use crate::bugs::{Bug, is_planted};
@@ -17,7 +17,7 @@ use crate::format::batch::{self, FRAME_OVERHEAD};
 use crate::format::hint::{self, HintOwner};
 use crate::format::record::{self, Record, RecordFields, SyncedDistance};
 use crate::format::segment::{FOOTER_LEN, HEADER_LEN, SegmentFooter, SegmentHeader};
-use crate::format::{KeyHasher, names};
+use crate::format::{KeyHash, KeyHasher, names};
 
 /// Appends to one segment.
 pub(crate) struct SegmentWriter<D: Disk> {
@@ -27,6 +27,9 @@ pub(crate) struct SegmentWriter<D: Disk> {
     seed: u32,
     file: Arc<D::File>,
     buffer: AppendBuffer,
+    /// What its hint file is to list, without reading the records again; `None` if some of them
+    /// came without their hash.
+    entries: Option<Entries>,
     written: u64,
     synced: u64,
 }
@@ -73,15 +76,25 @@ impl<D: Disk> SegmentWriter<D> {
         header: SegmentHeader,
         capacity: usize,
     ) -> Result<SegmentWriter<D>> {
+        SegmentWriter::create_with(disk, dir, header, || AppendBuffer::new(capacity))
+    }
+
+    /// As [`create`](SegmentWriter::create), with the buffer that `buffer` gives.
+    pub(crate) fn create_with(
+        disk: &D,
+        dir: &Path,
+        header: SegmentHeader,
+        buffer: impl FnOnce() -> io::Result<AppendBuffer>,
+    ) -> Result<SegmentWriter<D>> {
         let path = dir.join(names::segment(header.id));
         let file = disk
             .open(&path, OpenMode::CreateNew)
             .map_err(|e| Error::io("create", &path, e))?;
         let encoded = header.encode();
         let begin = || {
-            let mut buffer = AppendBuffer::new(capacity)?;
+            let mut buffer = buffer()?;
             buffer.append(HEADER_LEN, |out| out.copy_from_slice(&encoded));
-            file.preallocate(capacity as u64)?;
+            file.preallocate(buffer.region().capacity() as u64)?;
             file.write_at(&encoded, 0)?;
             file.sync_data()?;
             Ok(buffer)
@@ -150,6 +163,7 @@ impl<D: Disk> SegmentWriter<D> {
     ) -> SegmentWriter<D> {
         let len = buffer.len() as u64;
         let seed = header.checksum_seed();
+        let is_empty = len <= HEADER_LEN as u64;
         SegmentWriter {
             disk,
             path,
@@ -157,6 +171,7 @@ impl<D: Disk> SegmentWriter<D> {
             seed,
             file,
             buffer,
+            entries: is_empty.then(Entries::default),
             written: len,
             synced: len,
         }
@@ -207,6 +222,11 @@ impl<D: Disk> SegmentWriter<D> {
         Segment::mapped(self.disk.clone(), self.path.clone(), self.header, region)
     }
 
+    /// The append buffer.
+    pub(crate) fn buffer(&self) -> &AppendBuffer {
+        &self.buffer
+    }
+
     /// Reserves the file's room on the disk again, which closing it gave back.
     pub(crate) fn preallocate(&self) -> Result<()> {
         self.file
@@ -222,14 +242,22 @@ impl<D: Disk> SegmentWriter<D> {
         SyncedDistance::between(self.synced, self.appended())
     }
 
-    /// Appends a record to the buffer; gives its offset. The caller has asked for room.
-    pub(crate) fn append(&mut self, fields: &RecordFields<'_>) -> Option<(u64, usize)> {
+    /// Appends a record, whose key has this hash, to the buffer; gives its offset. The caller has
+    /// asked for room.
+    pub(crate) fn append(
+        &mut self,
+        fields: &RecordFields<'_>,
+        hash: KeyHash,
+    ) -> Option<(u64, usize)> {
         let offset = self.appended();
         let expires = fields.expires_at_ms.is_some();
         let len = record::encoded_len(fields.key.len(), fields.value.len(), expires);
         let seed = self.seed;
         self.buffer
             .append(len, |out| record::encode(fields, seed, offset, out))?;
+        if let Some(entries) = &mut self.entries {
+            entries.add_written((offset, len), fields, hash);
+        }
         Some((offset, len))
     }
 
@@ -241,14 +269,15 @@ impl<D: Disk> SegmentWriter<D> {
             out.copy_from_slice(bytes);
             record::rewrite(out, seq_delta, seed, offset);
         })?;
+        self.entries = None;
         Some(offset)
     }
 
-    /// Appends a batch frame around `members`, which take `members_len` bytes; calls `placed`
-    /// with each one's offset and length.
+    /// Appends a batch frame around `members`, each with its key's hash, which take `members_len`
+    /// bytes; calls `placed` with each one's offset and length.
     pub(crate) fn append_frame<'a>(
         &mut self,
-        members: impl ExactSizeIterator<Item = RecordFields<'a>>,
+        members: impl ExactSizeIterator<Item = (RecordFields<'a>, KeyHash)>,
         members_len: usize,
         seq_delta: u32,
         mut placed: impl FnMut(u64, usize),
@@ -257,11 +286,16 @@ impl<D: Disk> SegmentWriter<D> {
         let seed = self.seed;
         let synced = self.synced_distance();
         let count = members.len() as u32;
+        let entries = &mut self.entries;
         self.buffer.append(FRAME_OVERHEAD + members_len, |out| {
             let mut at = FRAME_OVERHEAD;
-            for fields in members {
+            for (fields, hash) in members {
                 let end = batch::encode_member(&fields, seed, offset, at, out);
-                placed(offset + at as u64, end - at);
+                let place = (offset + at as u64, end - at);
+                if let Some(entries) = entries {
+                    entries.add_written(place, &fields, hash);
+                }
+                placed(place.0, place.1);
                 at = end;
             }
             batch::encode_frame(count, seq_delta, synced, seed, offset, out);
@@ -325,6 +359,7 @@ impl<D: Disk> SegmentWriter<D> {
         }
         self.synced = self.written;
         self.buffer = buffer;
+        self.entries = None;
         Ok(())
     }
 
@@ -342,7 +377,16 @@ impl<D: Disk> SegmentWriter<D> {
     pub(crate) fn write_footer(&mut self, hasher: KeyHasher) -> Result<(Summary, SegmentFooter)> {
         self.write()?;
         let data = self.buffer.region().tail(0).unwrap_or_default();
-        let (summary, _) = Summary::of(data, &self.header, hasher, Check::Trusted);
+        let summary = match self.entries.take() {
+            Some(entries) => Summary::of_written(entries, self.header.base_seq),
+            None => Summary::of(data, &self.header, hasher, Check::Trusted).0,
+        };
+        debug_assert!(
+            (summary.entries()).eq(Summary::of(data, &self.header, hasher, Check::Trusted)
+                .0
+                .entries()),
+            "what was noted of the records is what they are"
+        );
         let footer = summary.footer_of(data);
         let path = &self.path;
         let fail = |op| move |e| Error::io(op, path, e);
@@ -394,7 +438,7 @@ pub(crate) fn write_hint<D: Disk>(
     footer: &SegmentFooter,
 ) -> Result<()> {
     let path = dir.join(names::hint(header.id));
-    let bytes = hint::encode(&hint_owner(header, footer), &summary.entries);
+    let bytes = hint::encode(&hint_owner(header, footer), summary.entries());
     let write = || {
         let file = match disk.open(&path, OpenMode::CreateNew) {
             // Not rewritten in place: somebody may have the old one mapped.

@@ -339,8 +339,8 @@ impl<D: Disk> Engine<D> {
         let (mut outputs, mut slots, mut data_lens) = (Vec::new(), Vec::new(), Vec::new());
         let retains = !merged.hidden_in().is_empty();
         for output in merged.outputs.drain(..) {
-            let (entries, footer) = (&output.summary.entries, &output.footer);
-            let tombstones = entries.iter().filter(|entry| entry.tombstone);
+            let (summary, footer) = (&output.summary, &output.footer);
+            let tombstones = summary.entries().filter(|entry| entry.tombstone);
             let tombstone_bytes = tombstones.map(|entry| u64::from(entry.len)).sum();
             let usage = Usage {
                 data_len: footer.data_len,
@@ -348,7 +348,7 @@ impl<D: Disk> Engine<D> {
                 records: footer.records,
                 tombstone_bytes,
                 retained_bytes: if retains { tombstone_bytes } else { 0 },
-                expiries: Expiries::of(footer.earliest_expiry_ms, || entries.iter().copied()),
+                expiries: Expiries::of(footer.earliest_expiry_ms, || summary.entries()),
                 next_seq: footer.highest_seq.next(),
                 ..Usage::new(output.segment.id())
             };

@@ -242,13 +242,19 @@ impl<D: Disk> Engine<D> {
             self.index.prefetch(pin, (*hash).into());
         }
         for hash in &hashes[..keys.len()] {
-            let Some(location) = self.index.first_match(pin, (*hash).into()) else {
-                continue;
-            };
-            let segment = self.table.get(pin, location.segment_slot());
-            if let Some(region) = segment.and_then(|segment| segment.region()) {
-                region.prefetch(location.offset() as usize);
-            }
+            self.prefetch_record(pin, *hash);
+        }
+    }
+
+    /// Starts to load what is most likely the record of this hash; waits for its index line.
+    #[inline]
+    pub(crate) fn prefetch_record(&self, pin: &Pin<'_>, hash: KeyHash) {
+        let Some(location) = self.index.first_match(pin, hash.into()) else {
+            return;
+        };
+        let segment = self.table.get(pin, location.segment_slot());
+        if let Some(region) = segment.and_then(|segment| segment.region()) {
+            region.prefetch(location.offset() as usize);
         }
     }
 

@@ -34,7 +34,13 @@ impl AsRef<[u8]> for Op<'_> {
 }
 
 impl Op<'_> {
-    fn entry(&self, collides: bool) -> Entry<'_> {
+    /// The value as it is stored.
+    fn stored(&self) -> &[u8] {
+        let stored = self.compressed.as_deref().or(self.value);
+        stored.unwrap_or_default()
+    }
+
+    fn entry(&self, hash: KeyHash, collides: bool) -> Entry<'_> {
         Entry {
             kind: if self.value.is_some() {
                 Kind::Put
@@ -42,11 +48,8 @@ impl Op<'_> {
                 Kind::Tombstone
             },
             key: self.key,
-            value: self
-                .compressed
-                .as_deref()
-                .or(self.value)
-                .unwrap_or_default(),
+            hash,
+            value: self.stored(),
             compressed: self.compressed.is_some(),
             expires_at_ms: self.expires_at_ms,
             collides,
@@ -54,12 +57,8 @@ impl Op<'_> {
     }
 
     fn len(&self) -> usize {
-        let entry = self.entry(false);
-        record::encoded_len(
-            entry.key.len(),
-            entry.value.len(),
-            entry.expires_at_ms.is_some(),
-        )
+        let expires = self.expires_at_ms.is_some();
+        record::encoded_len(self.key.len(), self.stored().len(), expires)
     }
 
     fn room(&self) -> Room {
@@ -116,8 +115,9 @@ impl<D: Disk> Engine<D> {
 
     fn write_one(&self, op: &Op<'_>) -> Result<()> {
         let hash = self.hash(op.key);
-        // Not pinned while room is made: what compaction gives back would wait for it.
-        self.index.prefetch(&self.collector.pin(), hash.into());
+        // Before the lock, which others wait for. Not pinned while room is made: what compaction
+        // gives back would wait for it.
+        self.prefetch_record(&self.collector.pin(), hash);
         let mut writer = self.lock_with_room(op.room())?;
         let pin = self.collector.pin();
         let collides = self.current(&pin, &writer, hash, op.key)?.collides;
@@ -125,7 +125,7 @@ impl<D: Disk> Engine<D> {
         // On its way from memory while the record goes to the file.
         writer.index.prefetch(hash.into());
         writer.changing = true;
-        self.append_one(writer, hash, &op.entry(collides))
+        self.append_one(writer, &op.entry(hash, collides))
     }
 
     /// Changes a key as `decide` says, which is shown the live value and may be asked again.
@@ -185,7 +185,7 @@ impl<D: Disk> Engine<D> {
                 continue;
             }
             writer.changing = true;
-            self.append_one(writer, hash, &op.entry(collides))?;
+            self.append_one(writer, &op.entry(hash, collides))?;
             return Ok(result);
         }
     }
@@ -243,19 +243,17 @@ impl<D: Disk> Engine<D> {
             is_for_deletes: ops.iter().all(|op| op.value.is_none()),
         })?;
         let pin = self.collector.pin();
-        let mut hashes = Vec::with_capacity(ops.len());
         let mut entries = Vec::with_capacity(ops.len());
         for ops in ops.chunks(OVERLAPPED) {
             let mut chunk = [KeyHash::new(0); OVERLAPPED];
             self.prefetch(&pin, ops, &mut chunk);
             for (op, &hash) in ops.iter().zip(&chunk) {
                 let collides = self.current(&pin, &writer, hash, op.key)?.collides;
-                entries.push(op.entry(collides));
-                hashes.push(hash);
+                entries.push(op.entry(hash, collides));
             }
         }
         if !is_planted(Bug::MissCollisionInBatch) {
-            mark_collisions_within(&hashes, &mut entries);
+            mark_collisions_within(&mut entries);
         }
         drop(pin);
         writer.changing = true;
@@ -264,9 +262,8 @@ impl<D: Disk> Engine<D> {
             .log
             .append_frame(&entries, len, |place| placed.push(place));
         debug_assert!(appended.is_some(), "room was made");
-        let records = hashes.into_iter().zip(placed).zip(&entries);
-        for ((hash, placed), entry) in records {
-            writer.pending.push(hash, placed, entry.kind);
+        for (placed, entry) in placed.into_iter().zip(&entries) {
+            writer.pending.push(entry.hash, placed, entry.kind);
         }
         self.finish(writer)
     }
@@ -333,16 +330,11 @@ impl<D: Disk> Engine<D> {
         self.publish_all(&mut writer)
     }
 
-    fn append_one(
-        &self,
-        mut writer: MutexGuard<'_, Writer<D>>,
-        hash: KeyHash,
-        entry: &Entry<'_>,
-    ) -> Result<()> {
+    fn append_one(&self, mut writer: MutexGuard<'_, Writer<D>>, entry: &Entry<'_>) -> Result<()> {
         let placed = writer.log.append(entry);
         debug_assert!(placed.is_some(), "room was made");
         if let Some(placed) = placed {
-            writer.pending.push(hash, placed, entry.kind);
+            writer.pending.push(entry.hash, placed, entry.kind);
         }
         self.finish(writer)
     }
@@ -468,20 +460,20 @@ impl<D: Disk> Engine<D> {
 }
 
 /// Marks the entries of a batch that share a hash with another key of the same batch.
-fn mark_collisions_within(hashes: &[KeyHash], entries: &mut [Entry<'_>]) {
+fn mark_collisions_within(entries: &mut [Entry<'_>]) {
     // Hardly ever are there two the same, and numbers are sorted faster than what they belong to.
-    let mut sorted = hashes.to_vec();
-    sorted.sort_unstable();
-    if sorted.windows(2).all(|pair| pair[0] != pair[1]) {
+    let mut hashes: Vec<_> = entries.iter().map(|entry| entry.hash).collect();
+    hashes.sort_unstable();
+    if hashes.windows(2).all(|pair| pair[0] != pair[1]) {
         return;
     }
-    let mut order: Vec<_> = (0..hashes.len()).collect();
-    order.sort_unstable_by_key(|&i| hashes[i]);
-    for group in order.chunk_by(|&a, &b| hashes[a] == hashes[b]) {
-        let collide = group
-            .iter()
-            .any(|&i| entries[i].key != entries[group[0]].key);
-        if collide {
+    let mut order: Vec<_> = (0..entries.len()).collect();
+    order.sort_unstable_by_key(|&i| entries[i].hash);
+    let same_hash = |&a: &usize, &b: &usize| entries[a].hash == entries[b].hash;
+    let groups: Vec<_> = order.chunk_by(same_hash).collect();
+    for group in groups {
+        let first = entries[group[0]].key;
+        if group.iter().any(|&i| entries[i].key != first) {
             for &i in group {
                 entries[i].collides = true;
             }

@@ -333,7 +333,7 @@ impl<D: Disk> Checker<'_, D> {
     ) {
         let path = self.hint_path(header.id);
         // A longer one cannot be sound; damaged records are counted in by the room they take.
-        let records = content.summary.entries.len() + content.file.bytes.len() / 16;
+        let records = content.summary.len() + content.file.bytes.len() / 16;
         let file = match bytes::read(self.disk, &path, hint::max_file_len(records) as u64) {
             Ok(Some(file)) => file,
             Ok(None) => {
@@ -356,7 +356,7 @@ impl<D: Disk> Checker<'_, D> {
 
 impl Content {
     fn tell(&self, found: &mut Findings) {
-        found.records = self.summary.entries.len() as u64;
+        found.records = self.summary.len() as u64;
         for Damaged {
             start,
             end,
@@ -411,12 +411,7 @@ fn compare(hint: &Hint<&[u8]>, content: &Content, knows_hashes: bool) -> Result<
         .entries(0..hint.len())
         .filter(|entry| !is_lost(entry))
         .collect();
-    let mut there: Vec<_> = content
-        .summary
-        .entries
-        .iter()
-        .map(|entry| entry.as_written())
-        .collect();
+    let mut there: Vec<_> = content.summary.entries().collect();
     by_offset(&mut listed);
     by_offset(&mut there);
     let same = |listed: &HintEntry, there: &HintEntry| {

@@ -24,6 +24,7 @@
 use std::collections::BTreeMap;
 
 use super::sources::Sources;
+use super::tail::Tail;
 use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
@@ -33,11 +34,12 @@ use crate::index::{IndexWriter, Location, partition_bits};
 use crate::log::{Log, SegmentTable, Slot};
 use crate::reclaim::{Collector, Pin};
 use crate::recovery::load::{first_of, len_of, newest_by_key, with_record};
+use crate::segment::hint::Summary;
 
 /// Entries, sorted by hash and sequence number.
 pub(super) enum Listed {
     Hint(Hint<Region>),
-    Sorted(Vec<HintEntry>),
+    Sorted(Summary),
 }
 
 /// A segment that is not part of the store any more.
@@ -78,17 +80,15 @@ impl Listed {
     fn len(&self) -> usize {
         match self {
             Listed::Hint(hint) => hint.len(),
-            Listed::Sorted(entries) => entries.len(),
+            Listed::Sorted(summary) => summary.len(),
         }
     }
 
     /// Adds the entries with hashes from `low` to before `high`.
-    fn collect(&self, low: u64, high: u64, mut add: impl FnMut(HintEntry)) {
+    fn collect(&self, low: u64, high: u64, add: impl FnMut(HintEntry)) {
         match self {
             Listed::Hint(hint) => collect_hint(hint, low, high, add),
-            Listed::Sorted(entries) => within(entries, low, high)
-                .iter()
-                .for_each(|entry| add(*entry)),
+            Listed::Sorted(summary) => summary.within(low, high).for_each(add),
         }
     }
 
@@ -107,11 +107,6 @@ impl Listed {
 fn collect_hint(hint: &Hint<Region>, low: u64, high: u64, add: impl FnMut(HintEntry)) {
     let range = hint.lower_bound(low)..hint.lower_bound(high);
     hint.entries(range).for_each(add);
-}
-
-fn within(entries: &[HintEntry], low: u64, high: u64) -> &[HintEntry] {
-    let from = |bound| entries.partition_point(|entry| entry.hash.get() < bound);
-    &entries[from(low)..from(high)]
 }
 
 impl Changes {
@@ -148,7 +143,7 @@ impl Changes {
         log: &mut Log<D>,
         collector: &Collector,
     ) -> Result<()> {
-        let fresh = sources.tail().map_or(&[][..], |tail| &tail.fresh().entries);
+        let fresh = sources.tail_slot().zip(sources.tail().map(Tail::fresh));
         let hints = self.arrived.iter().filter_map(|slot| {
             let known = sources.sealed_in(*slot)?;
             Some((*slot, &known.hint))
@@ -158,7 +153,7 @@ impl Changes {
         let leaving: usize = (self.leaving.values())
             .map(|leaving| leaving.entries.len())
             .sum();
-        let bits = partition_bits(arriving + fresh.len() + leaving);
+        let bits = partition_bits(arriving + fresh.map_or(0, |(_, fresh)| fresh.len()) + leaving);
         let table = std::sync::Arc::clone(log.table());
         let hasher = log.manifest().hasher;
         let mut steps = Vec::new();
@@ -175,9 +170,8 @@ impl Changes {
                 let step = step(*slot, Way::In);
                 collect_hint(hint, low, high, |entry| steps.push(step(entry)));
             }
-            if let Some(slot) = sources.tail_slot() {
-                let entries = within(fresh, low, high).iter();
-                steps.extend(entries.map(|entry| step(slot, Way::In)(*entry)));
+            if let Some((slot, fresh)) = fresh {
+                steps.extend(fresh.within(low, high).map(step(slot, Way::In)));
             }
             steps.sort_unstable_by_key(|step| (step.entry.hash, step.entry.seq, step.way));
             let pin = collector.pin();
@@ -253,8 +247,8 @@ impl<D: Disk> Eyes<'_, D> {
             all.extend(known.hint.find(hash).map(|entry| (entry, slot)));
         }
         if let (Some(slot), Some(tail)) = (self.sources.tail_slot(), self.sources.tail()) {
-            let entries = within(&tail.fresh().entries, hash.get(), hash.get() + 1);
-            all.extend(entries.iter().map(|entry| (*entry, slot)));
+            let entries = tail.fresh().within(hash.get(), hash.get() + 1);
+            all.extend(entries.map(|entry| (entry, slot)));
         }
         all.sort_unstable_by_key(|(entry, _)| entry.seq);
         all

@@ -167,7 +167,7 @@ impl<D: Disk> Follower<D> {
             match read {
                 Ok(tail) => {
                     let is_new = manifest.generation != self.manifest.generation;
-                    let has_grown = |tail: &Tail<D>| !tail.fresh().entries.is_empty();
+                    let has_grown = |tail: &Tail<D>| !tail.fresh().is_empty();
                     let has_grown = self.sources.tail().is_some_and(has_grown);
                     let is_new = is_new || tail.is_some() || has_grown;
                     return Ok(is_new.then_some(News {

@@ -164,7 +164,7 @@ impl<D: Disk> Sources<D> {
             } else {
                 // Replaced, or gone; records may have been taken back before it was sealed and
                 // merged, and what they hid is to be seen again.
-                let entries = Listed::Sorted(tail.summary(manifest.hasher).entries);
+                let entries = Listed::Sorted(tail.summary(manifest.hasher));
                 changes.leave(slot, entries, true);
             }
         }
