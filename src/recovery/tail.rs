@@ -77,6 +77,33 @@ impl<D: Disk> Interrupted<D> {
     }
 }
 
+/// How much is read at a time of a file that may be empty for the most part.
+const READ_LEN: usize = 128 << 10;
+
+/// To be compared with.
+static ZEROS: [u8; 4096] = [0; 4096];
+
+/// Reads a file whose room was reserved: all of it, and how far it has anything but zeros at most.
+/// Memory for what was reserved alone is not touched.
+fn read_written(file: &impl DiskFile) -> std::io::Result<(Vec<u8>, usize)> {
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    let (mut part, mut written) = (vec![0; READ_LEN.min(len)], 0);
+    for start in (0..len).step_by(READ_LEN) {
+        let end = len.min(start + READ_LEN);
+        let part = &mut part[..end - start];
+        file.read_at(part, start as u64)?;
+        if part
+            .chunks(ZEROS.len())
+            .any(|part| *part != ZEROS[..part.len()])
+        {
+            bytes[start..end].copy_from_slice(part);
+            written = end;
+        }
+    }
+    Ok((bytes, written))
+}
+
 /// The end of the last record or frame that a later one says was durable before it.
 fn proven_end(bytes: &[u8], scan: &ScanEnd) -> u64 {
     let mut end = HEADER_LEN as u64;
@@ -149,19 +176,21 @@ impl<D: Disk> Source<'_, D> {
     /// Reads a segment that was being written to when the process or the machine died.
     pub(crate) fn interrupted(&self, id: SegmentId) -> Result<Interrupted<D>> {
         let (path, file, header) = self.open(id, OpenMode::Write)?;
-        let read = || {
-            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
-            file.read_at(&mut bytes, 0)?;
-            Ok(bytes)
-        };
-        let bytes: Vec<u8> = read().map_err(|e| Error::io("read", &path, e))?;
-        let (summary, scan) = Summary::of(&bytes, &header, self.hasher, Check::Appended);
+        let (bytes, written) = read_written(&file).map_err(|e| Error::io("read", &path, e))?;
+        let mut next_seq = header.base_seq;
+        let scan = scanner::scan(
+            &bytes,
+            &header,
+            HEADER_LEN as u64,
+            Check::Appended,
+            |_, record| next_seq = next_seq.max(record.seq(header.base_seq).next()),
+        );
         let end = scan.end as usize;
         // A complete footer: the crash came between sealing and the manifest.
         let footer = SegmentFooter::decode(&bytes[end..], scan.end);
         let torn_len = match footer {
             Ok(_) => 0,
-            Err(_) => bytes[end..]
+            Err(_) => bytes[end..written.max(end)]
                 .iter()
                 .rposition(|&b| b != 0)
                 .map_or(0, |last| last as u64 + 1),
@@ -186,7 +215,7 @@ impl<D: Disk> Source<'_, D> {
             } else {
                 proven_end(&bytes, &scan)
             },
-            next_seq: summary.next_seq(),
+            next_seq,
             bytes,
             scan,
             torn_len,
@@ -249,7 +278,8 @@ impl<D: Disk> Source<'_, D> {
             return Ok(None);
         }
         let data = &bytes[..proven as usize];
-        let (summary, _) = Summary::of(data, &header, self.hasher, Check::Appended);
+        // Its records have been verified.
+        let (summary, _) = Summary::of(data, &header, self.hasher, Check::Trusted);
         let footer = summary.footer_of(data);
         let segment = Segment::sealed(self.disk.clone(), path, header, proven, self.read_mode)?;
         let hint = encode_hint(&summary, &hint_owner(&header, &footer), &segment)?;
@@ -310,5 +340,28 @@ impl<D: Disk> Source<'_, D> {
             len: bytes.len() as u64,
             saved_to: path,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimDisk;
+    use std::path::Path;
+
+    #[test]
+    fn a_reserved_file_is_read_whole_with_the_zeros_between() {
+        let disk = SimDisk::new(1);
+        let file = disk.open(Path::new("/file"), OpenMode::CreateNew).unwrap();
+        assert_eq!(read_written(&file).unwrap(), (Vec::new(), 0));
+        let len = 5 * READ_LEN + 100;
+        let mut expected = vec![0; len];
+        file.preallocate(len as u64).unwrap();
+        assert_eq!(read_written(&file).unwrap(), (expected.clone(), 0));
+        for (at, written) in [(7, READ_LEN), (3 * READ_LEN, 4 * READ_LEN), (len - 1, len)] {
+            file.write_at(&[9], at as u64).unwrap();
+            expected[at] = 9;
+            assert_eq!(read_written(&file).unwrap(), (expected.clone(), written));
+        }
     }
 }
