@@ -240,18 +240,20 @@ impl<D: Disk> Log<D> {
         Some(placed)
     }
 
-    /// Appends a batch frame of records that take `len` bytes without the frame.
+    /// Appends a batch frame of records that take `len` bytes without the frame; calls `placed`
+    /// with where each of them is.
     pub(crate) fn append_frame(
         &mut self,
         entries: &[Entry<'_>],
         len: usize,
-        mut placed: impl FnMut(Placed),
+        mut placed: impl FnMut(&Entry<'_>, Placed),
     ) -> Option<()> {
         let active = self.active.as_mut()?;
         let first = self.next_seq;
         let first_delta = (first.0 - active.writer.header().base_seq.0) as u32;
         let slot = active.slot;
         let mut seq = first;
+        let mut unplaced = entries.iter();
         let members = entries.iter().enumerate().map(|(i, entry)| {
             let delta = first_delta + i as u32;
             // The frame says how far the segment was synced.
@@ -261,11 +263,10 @@ impl<D: Disk> Log<D> {
         active
             .writer
             .append_frame(members, len, first_delta, |offset, len| {
-                placed(Placed {
-                    location: Location::new(slot, offset),
-                    len,
-                    seq,
-                });
+                let location = Location::new(slot, offset);
+                if let Some(entry) = unplaced.next() {
+                    placed(entry, Placed { location, len, seq });
+                }
                 seq = SeqNo(seq.0 + 1);
             })?;
         self.next_seq = seq;

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::engine::{Engine, Writer};
-use super::pending::Group;
+use super::pending::{Appended, Group};
 use crate::bugs::{Bug, is_planted};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -223,18 +223,25 @@ impl<D: Disk> Engine<D> {
 
     /// Publishes the oldest `count` pending records.
     pub(crate) fn publish(&self, writer: &mut Writer<D>, count: usize) -> Result<()> {
+        let records = writer.pending.take(count);
+        self.publish_records(writer, &records)
+    }
+
+    /// Publishes records, in the order of the log.
+    pub(crate) fn publish_records(
+        &self,
+        writer: &mut Writer<D>,
+        records: &[Appended],
+    ) -> Result<()> {
         writer.changing = true;
         let mut published = Ok(());
         let mut pin = self.collector.pin();
-        for number in 1..=count {
-            if let Some(hash) = writer.pending.hash_ahead(AHEAD) {
-                self.index.prefetch(&pin, hash.into());
-                writer.index.prefetch(hash.into());
+        for (number, record) in (1..).zip(records) {
+            if let Some(ahead) = records.get(number + AHEAD) {
+                self.index.prefetch(&pin, ahead.hash.into());
+                writer.index.prefetch(ahead.hash.into());
             }
-            let Some(record) = writer.pending.pop() else {
-                break;
-            };
-            published = self.publish_one(&pin, writer, record.hash, record.placed, record.kind);
+            published = self.publish_one(&pin, writer, record);
             if published.is_err() {
                 break;
             }

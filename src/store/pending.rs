@@ -12,12 +12,18 @@ use crate::format::record::Kind;
 use crate::log::Placed;
 use crate::sync::{AtomicU32, OnceLock, Ordering};
 
-/// A record that waits to be published.
+/// A record that was appended and is to be published.
 #[derive(Clone, Copy)]
-pub(crate) struct PendingRecord {
+pub(crate) struct Appended {
     pub(crate) hash: KeyHash,
     pub(crate) placed: Placed,
     pub(crate) kind: Kind,
+}
+
+/// A record that waits to be published.
+#[derive(Clone, Copy)]
+struct PendingRecord {
+    appended: Appended,
     /// The record of the same hash before it, by number.
     previous: Option<u64>,
 }
@@ -33,34 +39,28 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn push(&mut self, hash: KeyHash, placed: Placed, kind: Kind) {
+    pub(crate) fn push(&mut self, appended: Appended) {
         let number = self.first + self.records.len() as u64;
-        let previous = self.newest.insert(hash, number);
-        self.records.push_back(PendingRecord {
-            hash,
-            placed,
-            kind,
-            previous,
-        });
+        let previous = self.newest.insert(appended.hash, number);
+        self.records.push_back(PendingRecord { appended, previous });
     }
 
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// The hash of one that will be the oldest when so many more have been taken out.
-    pub(crate) fn hash_ahead(&self, count: usize) -> Option<KeyHash> {
-        self.records.get(count).map(|record| record.hash)
-    }
-
-    /// Takes out the oldest.
-    pub(crate) fn pop(&mut self) -> Option<PendingRecord> {
-        let record = self.records.pop_front()?;
-        if self.newest.get(&record.hash) == Some(&self.first) {
-            self.newest.remove(&record.hash);
+    /// Takes out the oldest `count`.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<Appended> {
+        let count = count.min(self.records.len());
+        let taken = self.records.drain(..count).map(|record| record.appended);
+        let taken: Vec<_> = taken.collect();
+        for (number, record) in (self.first..).zip(&taken) {
+            if self.newest.get(&record.hash) == Some(&number) {
+                self.newest.remove(&record.hash);
+            }
         }
-        self.first += 1;
-        Some(record)
+        self.first += count as u64;
+        taken
     }
 
     pub(crate) fn clear(&mut self) {
@@ -70,16 +70,15 @@ impl Pending {
     }
 
     /// The pending records of a hash, newest first.
-    pub(crate) fn of(&self, hash: KeyHash) -> impl Iterator<Item = &PendingRecord> {
+    pub(crate) fn of(&self, hash: KeyHash) -> impl Iterator<Item = &Appended> {
         let record = |number: &u64| self.records.get(number.checked_sub(self.first)? as usize);
         let newest = if self.newest.is_empty() {
             None
         } else {
             self.newest.get(&hash).and_then(record)
         };
-        std::iter::successors(newest, move |newer| {
-            newer.previous.as_ref().and_then(record)
-        })
+        let older = move |newer: &&PendingRecord| newer.previous.as_ref().and_then(record);
+        std::iter::successors(newest, older).map(|record| &record.appended)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::batch::{self, Ttl, WriteBatch};
 use super::engine::{Engine, Writer};
+use super::pending::Appended;
 use super::read::Hit;
 use super::reader::OVERLAPPED;
 use super::value::Value;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::FRAME_OVERHEAD;
 use crate::format::record::{self, Kind};
 use crate::format::{KeyHash, MAX_BATCH_BYTES, SeqNo, value as codec};
-use crate::log::{Entry, LogError, Placed, Room};
+use crate::log::{Entry, LogError, Room};
 use crate::reclaim::Pin;
 use crate::sync::MutexGuard;
 
@@ -257,15 +258,16 @@ impl<D: Disk> Engine<D> {
         }
         drop(pin);
         writer.changing = true;
-        let mut placed = Vec::with_capacity(entries.len());
-        let appended = writer
-            .log
-            .append_frame(&entries, len, |place| placed.push(place));
-        debug_assert!(appended.is_some(), "room was made");
-        for (placed, entry) in placed.into_iter().zip(&entries) {
-            writer.pending.push(entry.hash, placed, entry.kind);
-        }
-        self.finish(writer)
+        let mut records = Vec::with_capacity(entries.len());
+        let done = writer.log.append_frame(&entries, len, |entry, placed| {
+            records.push(Appended {
+                hash: entry.hash,
+                placed,
+                kind: entry.kind,
+            });
+        });
+        debug_assert!(done.is_some(), "room was made");
+        self.finish(writer, &records)
     }
 
     fn op<'a>(&self, key: &'a [u8], value: Option<&'a [u8]>, expires_at_ms: Option<u64>) -> Op<'a> {
@@ -333,23 +335,22 @@ impl<D: Disk> Engine<D> {
     fn append_one(&self, mut writer: MutexGuard<'_, Writer<D>>, entry: &Entry<'_>) -> Result<()> {
         let placed = writer.log.append(entry);
         debug_assert!(placed.is_some(), "room was made");
-        if let Some(placed) = placed {
-            writer.pending.push(entry.hash, placed, entry.kind);
-        }
-        self.finish(writer)
+        let record = placed.map(|placed| Appended {
+            hash: entry.hash,
+            placed,
+            kind: entry.kind,
+        });
+        self.finish(writer, record.as_slice())
     }
 
     /// Brings what was just appended to where the durability asked for is reached.
-    fn finish(&self, mut writer: MutexGuard<'_, Writer<D>>) -> Result<()> {
+    fn finish(&self, mut writer: MutexGuard<'_, Writer<D>>, records: &[Appended]) -> Result<()> {
         let compaction_due = writer.log.take_check_due();
         if self.is_interval() {
             let wrote = writer.log.write();
             writer.changing = false;
             match wrote {
-                Ok(()) => {
-                    let count = writer.pending.len();
-                    self.publish(&mut writer, count)?;
-                }
+                Ok(()) => self.publish_records(&mut writer, records)?,
                 Err(error @ Error::DiskFull { .. }) => {
                     return Err(self.take_back(&mut writer, error));
                 }
@@ -357,6 +358,9 @@ impl<D: Disk> Engine<D> {
             }
             drop(writer);
         } else {
+            for record in records {
+                writer.pending.push(*record);
+            }
             writer.changing = false;
             let group = writer.group.join();
             drop(writer);
@@ -428,9 +432,7 @@ impl<D: Disk> Engine<D> {
         &self,
         pin: &Pin<'_>,
         writer: &mut Writer<D>,
-        hash: KeyHash,
-        placed: Placed,
-        kind: Kind,
+        &Appended { hash, placed, kind }: &Appended,
     ) -> Result<()> {
         let mut old_len = 0;
         let is_same_key = |location| -> Result<bool> {
