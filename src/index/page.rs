@@ -135,6 +135,11 @@ impl Page {
         (word.has_tag(tag) && word.is_live()).then_some(word)
     }
 
+    /// Asks the processor to fetch what says of the page as a whole.
+    pub(super) fn prefetch_head(&self) {
+        fetch(&self.header);
+    }
+
     /// Asks the processor to fetch a bucket.
     #[inline]
     pub(super) fn prefetch(&self, home: usize) {

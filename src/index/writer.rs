@@ -68,6 +68,13 @@ impl IndexWriter {
         Ok(None)
     }
 
+    /// Asks the processor to fetch the head of the page that a coming
+    /// [`prefetch`](IndexWriter::prefetch) looks at. All heads lie at the same place of their pages,
+    /// where they drive each other out of the caches.
+    pub(crate) fn prefetch_head(&self, hash: IndexHash) {
+        self.look(self.first_page(hash)).prefetch_head();
+    }
+
     /// Asks the processor to fetch what a coming [`upsert`](IndexWriter::upsert) of a new key
     /// writes beside the bucket.
     pub(crate) fn prefetch(&mut self, hash: IndexHash) {

@@ -237,6 +237,9 @@ impl<D: Disk> Engine<D> {
         let mut published = Ok(());
         let mut pin = self.collector.pin();
         for (number, record) in (1..).zip(records) {
+            if let Some(far_ahead) = records.get(number + 2 * AHEAD) {
+                writer.index.prefetch_head(far_ahead.hash.into());
+            }
             if let Some(ahead) = records.get(number + AHEAD) {
                 self.index.prefetch(&pin, ahead.hash.into());
                 writer.index.prefetch(ahead.hash.into());
