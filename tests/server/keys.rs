@@ -373,7 +373,7 @@ fn a_transaction_sees_its_own_keys() {
          gone; SCAN 0 MATCH n*; SCAN 0 MATCH g*; RENAME new newer; EXISTS new newer; EXPIRE old \
          100; TTL old; COPY old older; TTL older; EXEC; DISCARD; DBSIZE; MULTI; SET new 1; \
          FLUSHALL; DBSIZE; RANDOMKEY; KEYS *; SET last 1; RANDOMKEY; KEYS *; DBSIZE; EXEC; KEYS \
-         *; MULTI; DEL last; RANDOMKEY; SET last 2 PX 1; PERSIST last; EXPIRE last 0; EXISTS \
+         *; MULTI; DEL last; RANDOMKEY; SET last 2 PX 9999; PERSIST last; EXPIRE last 0; EXISTS \
          last; EXEC; EXISTS last",
     );
     compare(&mut server.resp(), &mut redis.client(), &commands);
