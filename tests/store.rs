@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crabkv::{CrabKvBuilder, Error, Modification, ReadMode, Store, Verify, WriteBatch};
+use crabkv::disk::{FailKind, SimDisk};
+use crabkv::{CrabKvBuilder, Error, Modification, ReadMode, Store, Verify, WriteBatch, verify_on};
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -362,4 +363,81 @@ fn every_way_over_all_keys_says_that_a_record_is_damaged() {
         assert!(walked.as_ref().err().is_some_and(is_damage), "{walked:?}");
     }
     assert!(store.get("key0").as_ref().err().is_some_and(is_damage));
+}
+
+/// A full append buffer's memory is used again: not before the last reader has let go of it.
+#[test]
+fn what_is_held_stays_as_it_was_while_later_segments_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder(dir.path())
+        .segment_size(256 << 10)
+        .sync_interval(Duration::from_secs(60))
+        .auto_compaction(false)
+        .build_store()
+        .unwrap();
+    let value = |key: u32, round: u32| vec![(key + round) as u8; 1000];
+    let (mut values, mut clones) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        let reader = (round % 2 == 0).then(|| store.reader());
+        for key in 0..100 {
+            store.put(format!("key{key}"), value(key, round)).unwrap();
+        }
+        let lent: Vec<_> = reader
+            .iter()
+            .map(|reader| reader.get("key5").unwrap().unwrap())
+            .collect();
+        values.push(store.get("key5").unwrap().unwrap());
+        clones.push(values[0].clone());
+        for key in 100..400 {
+            store.put(format!("key{key}"), value(key, round)).unwrap();
+        }
+        assert!(lent.iter().all(|lent| *lent == value(5, round)));
+    }
+    assert!(store.stats().segments.len() > 20);
+    assert!(values.iter().all(crabkv::Value::is_zero_copy));
+    for (round, held) in (0..).zip(&values) {
+        assert_eq!(held, &value(5, round)[..]);
+    }
+    assert!(clones.iter().all(|clone| *clone == *value(5, 0)));
+    for key in 0..400 {
+        let found = store.get(format!("key{key}")).unwrap().unwrap();
+        assert_eq!(&*found, &value(key, 19)[..]);
+    }
+}
+
+/// What a hint file lists is noted when records are written; a refused one was no record.
+#[test]
+fn a_write_that_a_full_disk_refused_is_in_no_hint_file() {
+    let options = || {
+        CrabKvBuilder::new("/db")
+            .segment_size(4096)
+            .sync_interval(Duration::from_secs(60))
+            .auto_compaction(false)
+    };
+    let disk = SimDisk::new(1);
+    let store = options().build_store_on(disk.clone()).unwrap();
+    store.put("before", "1").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put("batched", "1").unwrap().put("and", "2").unwrap();
+    disk.fail_at(0, FailKind::Enospc, true);
+    assert!(matches!(store.write(&batch), Err(Error::DiskFull { .. })));
+    disk.fail_at(0, FailKind::Enospc, true);
+    let refused = store.put("refused", "1");
+    assert!(matches!(refused, Err(Error::DiskFull { .. })));
+    for i in 0..200 {
+        store.put(format!("after{i}"), [7; 50]).unwrap();
+    }
+    assert!(store.stats().segments.len() > 3);
+    store.close().unwrap();
+    drop(store);
+    let go_on = |_: &_| ControlFlow::Continue(());
+    let verified = verify_on(&disk, "/db", go_on).unwrap();
+    assert!(verified.is_sound(), "{verified:#?}");
+    let store = options().build_store_on(disk).unwrap();
+    assert_eq!(
+        store.recovery_report().hints_used,
+        store.stats().segments.len()
+    );
+    assert_eq!(store.len(), 201);
+    assert!(store.get("refused").unwrap().is_none());
 }

@@ -124,6 +124,7 @@ impl<D: Disk> Log<D> {
                 self.spare.keep(writer.buffer());
                 let reader = writer.into_sealed(sealed.data_len, self.options.read_mode);
                 self.table.replace(slot, reader);
+                self.spare.offer();
             }
             (Some(Active { writer, slot, .. }), None) => {
                 self.table.remove(slot);

@@ -12,7 +12,7 @@ pub(crate) enum Check {
     Appended,
     /// Checksums: a sealed segment, which may be the output of a merge.
     Sealed,
-    /// Only that the lengths fit: bytes that this process wrote and never let go of.
+    /// Only that the lengths fit: bytes that this process wrote, or verified, and never let go of.
     Trusted,
 }
 

@@ -65,7 +65,7 @@ impl PackedEntry {
         let units = self.hash_and_len as u16;
         HintEntry {
             hash: self.hash(),
-            offset: self.offset(),
+            offset: u64::from(self.position_and_flags & POSITION_MASK) * ALIGNMENT as u64,
             len: if units == LONG {
                 0
             } else {
@@ -81,11 +81,6 @@ impl PackedEntry {
     #[inline]
     pub(crate) fn hash(self) -> KeyHash {
         KeyHash::new(self.hash_and_len >> LEN_BITS)
-    }
-
-    #[inline]
-    pub(crate) fn offset(self) -> u64 {
-        u64::from(self.position_and_flags & POSITION_MASK) * ALIGNMENT as u64
     }
 
     /// Reads what follows the rest of the hash in an entry.
