@@ -6,8 +6,9 @@
 
 #![allow(dead_code, reason = "each binary of tests uses its part")]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -44,6 +45,8 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), String> {
 pub(crate) struct Mount {
     at: PathBuf,
     is_mounted: bool,
+    /// Where the limit on its device's writes is to be lifted: the device stays, for others.
+    limit: Option<PathBuf>,
 }
 
 impl Mount {
@@ -67,6 +70,7 @@ impl Mount {
         Ok(Mount {
             at: at.to_path_buf(),
             is_mounted: true,
+            limit: None,
         })
     }
 
@@ -74,6 +78,29 @@ impl Mount {
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         run("mount", &["-o", &options, self.at.to_str().unwrap()]).unwrap();
+    }
+
+    /// Has the loop device below it write no more than a page at a time, as long as this is
+    /// mounted: of what it could write in part alone, because the disk below had no more room, it
+    /// says that it was written (seen with Linux 6.18: of 8 KiB with room for 4, all of it is
+    /// acknowledged, and the second half is gone). A page is written or is not.
+    ///
+    /// The file system's own blocks must be pages as well, and so must its sectors.
+    pub(crate) fn write_by_pages(&mut self) -> Result<(), String> {
+        let device = fs::metadata(&self.at).unwrap().dev();
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let limit = format!("/sys/dev/block/{major}:{minor}/queue/max_sectors_kb");
+        fs::write(&limit, "4").map_err(|error| format!("{limit}: {error}"))?;
+        self.limit = Some(limit.into());
+        Ok(())
+    }
+
+    /// While the device is still this one's: the next to mount something may get it.
+    fn lift_limit(&mut self) {
+        if let Some(limit) = self.limit.take() {
+            // To what the device can do.
+            let _ = fs::write(limit, "0");
+        }
     }
 
     /// What a power cut leaves: nothing that is not on the disk yet will ever be, and from now on
@@ -93,6 +120,7 @@ impl Mount {
     /// Unmounts it; everything in it must be closed.
     pub(crate) fn unmount(mut self) {
         self.is_mounted = false;
+        self.lift_limit();
         let at = self.at.to_str().unwrap();
         // A process that has ended may be in the midst of being taken apart.
         for _ in 0..1000 {
@@ -109,6 +137,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.is_mounted {
+            self.lift_limit();
             // Whatever still uses it: it goes when that is gone.
             let _ = run("umount", &["--lazy", self.at.to_str().unwrap()]);
         }
@@ -120,9 +149,9 @@ impl Drop for Mount {
 pub(crate) struct Kind {
     /// What a report calls it.
     pub(crate) name: &'static str,
-    fs: &'static str,
-    mkfs: &'static [&'static str],
-    options: &'static str,
+    pub(crate) fs: &'static str,
+    pub(crate) mkfs: &'static [&'static str],
+    pub(crate) options: &'static str,
     /// The smallest that it can be made, or nearly, in mebibytes.
     pub(crate) smallest_mib: u64,
 }
