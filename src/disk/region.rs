@@ -356,24 +356,49 @@ impl Spare {
         }
     }
 
+    /// Gives a buffer that nobody reads yet this memory instead of its own, if it fits and nobody
+    /// reads it any more: what was written to most recently, before memory that never was.
+    pub(crate) fn trade(&mut self, buffer: &mut AppendBuffer) {
+        let is_unread = |region: &mut Arc<Region>| Arc::get_mut(region).is_some();
+        if !(self.region.as_mut().is_some_and(is_unread) && is_unread(&mut buffer.region)) {
+            return;
+        }
+        let Some(mut other) = self.take_kept(buffer.region.capacity) else {
+            return;
+        };
+        let bytes = buffer.region.tail_at_hand(0);
+        other.append(bytes.len(), |out| out.copy_from_slice(bytes));
+        let fresh = std::mem::replace(buffer, other);
+        self.region = Some(fresh.region);
+        // It holds no memory to speak of.
+        self.is_offered = true;
+    }
+
     /// A buffer of this capacity, in this memory if it fits and nobody reads it any more.
     ///
     /// # Errors
     ///
     /// Those of [`AppendBuffer::new`].
     pub(crate) fn take(&mut self, capacity: usize) -> io::Result<AppendBuffer> {
-        let region = self.region.take().and_then(Arc::into_inner);
+        match self.take_kept(capacity) {
+            Some(buffer) => Ok(buffer),
+            None => AppendBuffer::new(capacity),
+        }
+    }
+
+    fn take_kept(&mut self, capacity: usize) -> Option<AppendBuffer> {
+        let region = self.region.take().and_then(Arc::into_inner)?;
         // Owned alone: nobody has a slice of it. Only maps are worth it, and the others of them
         // cannot be written to.
-        let fits = |region: &Region| {
-            region.capacity == capacity && matches!(region.backing, Backing::Anonymous { .. })
-        };
-        let Some(mut region) = region.filter(fits) else {
-            return AppendBuffer::new(capacity);
-        };
-        region.len = AtomicUsize::new(0);
-        let region = Arc::new(region);
-        Ok(AppendBuffer { region })
+        let fits =
+            region.capacity == capacity && matches!(region.backing, Backing::Anonymous { .. });
+        fits.then(|| {
+            let region = Arc::new(Region {
+                len: AtomicUsize::new(0),
+                ..region
+            });
+            AppendBuffer { region }
+        })
     }
 }
 
@@ -412,7 +437,23 @@ mod tests {
         assert_eq!(reader.slice(0, 9), Some(&[7; 9][..]));
         spare.keep(&other);
         let second = address(&other);
+        let mut fresh = AppendBuffer::new(capacity).unwrap();
+        fresh.append(2, |b| b.fill(3)).unwrap();
+        let third = address(&fresh);
+        // Somebody reads one of the two: both stay as they are.
+        spare.trade(&mut fresh);
+        assert_eq!(address(&fresh), third);
         drop(other);
+        let reader = Arc::clone(fresh.region());
+        spare.trade(&mut fresh);
+        assert_eq!(address(&fresh), third);
+        drop(reader);
+        spare.trade(&mut fresh);
+        assert_eq!((address(&fresh), fresh.len()), (second, 2));
+        assert_eq!(fresh.region().slice(0, 2), Some(&[3, 3][..]));
+        // And back again.
+        spare.trade(&mut fresh);
+        assert_eq!(address(&fresh), third);
         spare.offer();
         let mut again = spare.take(capacity).unwrap();
         assert_eq!((address(&again), again.len()), (second, 0));

@@ -70,7 +70,7 @@ impl<D: Disk> Log<D> {
         let needed = HEADER_LEN + self.with_end(room) + FOOTER_LEN;
         let capacity = (capacity as usize).max(needed);
         let buffer = || self.spare.take(capacity);
-        let writer = SegmentWriter::create_with(&self.disk, &self.dir, header, buffer)
+        let mut writer = SegmentWriter::create_with(&self.disk, &self.dir, header, buffer)
             .map_err(LogError::Unchanged)?;
         next.segments.push((id, SegmentState::Active));
         let sealed = match self.seal_active(&mut next) {
@@ -90,6 +90,8 @@ impl<D: Disk> Log<D> {
             return Err(error);
         }
         self.retire_active(sealed);
+        writer.trade_buffer(&mut self.spare);
+        self.spare.offer();
         let slot = self
             .table
             .insert(writer.reader())
@@ -124,7 +126,6 @@ impl<D: Disk> Log<D> {
                 self.spare.keep(writer.buffer());
                 let reader = writer.into_sealed(sealed.data_len, self.options.read_mode);
                 self.table.replace(slot, reader);
-                self.spare.offer();
             }
             (Some(Active { writer, slot, .. }), None) => {
                 self.table.remove(slot);
@@ -196,6 +197,7 @@ impl<D: Disk> Log<D> {
         let sealed = self.seal_active(&mut next)?;
         self.commit(next)?;
         self.retire_active(sealed);
+        self.spare.offer();
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::hint::{Entries, Summary};
 use super::reader::{ReadMode, Segment};
 use super::scanner::{self, Check};
 use crate::bugs::{Bug, is_planted};
-use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode, Region};
+use crate::disk::{AppendBuffer, Disk, DiskFile, OpenMode, Region, Spare};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, FRAME_OVERHEAD};
 use crate::format::hint::{self, HintOwner};
@@ -225,6 +225,11 @@ impl<D: Disk> SegmentWriter<D> {
     /// The append buffer.
     pub(crate) fn buffer(&self) -> &AppendBuffer {
         &self.buffer
+    }
+
+    /// Goes on in the memory of a full buffer instead of its own, as long as nobody reads this one.
+    pub(crate) fn trade_buffer(&mut self, spare: &mut Spare) {
+        spare.trade(&mut self.buffer);
     }
 
     /// Reserves the file's room on the disk again, which closing it gave back.
