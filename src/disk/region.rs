@@ -208,15 +208,17 @@ impl Region {
         let _ = offset;
     }
 
-    /// All bytes from `offset` on that are at hand without a question: of a simulated map, a part
-    /// of which cannot be read, none.
+    /// All bytes from `offset` on, if they are so many at least and at hand without a question: of a
+    /// simulated map, a part of which cannot be read, none are.
     #[inline]
-    pub(crate) fn tail_at_hand(&self, offset: usize) -> &[u8] {
-        let Some(len) = self.published().checked_sub(offset) else {
-            return &[];
-        };
+    pub(crate) fn tail_at_hand(&self, offset: usize, at_least: usize) -> Option<&[u8]> {
+        let beyond = self
+            .published()
+            .checked_sub(offset.checked_add(at_least)?)?;
+        // SAFETY: the sum is `len` less `offset`.
+        let len = unsafe { beyond.unchecked_add(at_least) };
         // SAFETY: as for `slice`, with the same end: `offset + len` is what `len` was.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
 
     /// All bytes from `offset` on.
@@ -226,7 +228,7 @@ impl Region {
             // How much of it will be read is not known; one byte at least.
             return self.touch(offset..offset.checked_add(1)?)?.get(offset..);
         }
-        Some(self.tail_at_hand(offset))
+        self.tail_at_hand(offset, 0)
     }
 }
 
@@ -366,7 +368,7 @@ impl Spare {
         let Some(mut other) = self.take_kept(buffer.region.capacity) else {
             return;
         };
-        let bytes = buffer.region.tail_at_hand(0);
+        let bytes = buffer.region.tail_at_hand(0, 0).unwrap_or_default();
         other.append(bytes.len(), |out| out.copy_from_slice(bytes));
         let fresh = std::mem::replace(buffer, other);
         self.region = Some(fresh.region);

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// How many bits of a key's hash are used.
 pub(crate) const HASH_BITS: u32 = 48;
 
-/// The hash of a key: the low 48 bits of the number.
+/// The hash of a key: 48 bits, kept at the top of the number, where a lookup wants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(u64);
 
@@ -20,19 +20,25 @@ impl KeyHash {
     /// Takes the low 48 bits.
     #[inline]
     pub(crate) const fn new(bits: u64) -> KeyHash {
-        KeyHash(bits & ((1 << HASH_BITS) - 1))
+        KeyHash(bits << (u64::BITS - HASH_BITS))
     }
 
     /// The 48 bits as a number.
     #[inline]
     pub(crate) const fn get(self) -> u64 {
+        self.0 >> (u64::BITS - HASH_BITS)
+    }
+
+    /// The 48 bits as a fraction of 2^64.
+    #[inline]
+    pub(crate) const fn fraction(self) -> u64 {
         self.0
     }
 
     /// Its first `bits` bits as a number.
     #[inline]
     pub(crate) const fn first_bits(self, bits: u32) -> u64 {
-        self.0 >> (HASH_BITS - bits)
+        self.0 >> (u64::BITS - bits)
     }
 }
 
@@ -41,7 +47,7 @@ impl KeyHash {
 pub(crate) struct KeyHasher {
     seed: u64,
     bits: u8,
-    /// The top `bits` of the 48.
+    /// The top `bits` of 64.
     mask: u64,
 }
 
@@ -49,8 +55,7 @@ impl KeyHasher {
     /// `bits` is how many of the 48 bits count, from the top, at least one; fewer than all only in
     /// stores that test collisions.
     pub(crate) const fn new(seed: u64, bits: u8) -> KeyHasher {
-        let all = (1 << HASH_BITS) - 1;
-        let mask = all & !(all >> bits);
+        let mask = !(u64::MAX >> bits);
         KeyHasher { seed, bits, mask }
     }
 
@@ -64,8 +69,7 @@ impl KeyHasher {
 
     #[inline]
     pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
-        let hash = xxh3_64_with_seed(key, self.seed) >> (64 - HASH_BITS);
-        KeyHash(hash & self.mask)
+        KeyHash(xxh3_64_with_seed(key, self.seed) & self.mask)
     }
 }
 

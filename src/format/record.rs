@@ -354,40 +354,24 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What [`look_for`] finds.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look<'a> {
-    /// The key's value.
-    Value(&'a [u8]),
-    OtherKey,
-    /// A record that takes more than a look: [`Record::parse`] it.
-    Odd,
-}
-
-/// Looks whether `bytes` begin with the record of a key, if it is as most are: a put whose value is
-/// stored as it is and never expires. Asks for no more than that takes; what it says of the bytes is
-/// what [`Record::parse`] would say.
+/// The value of the record that `bytes` begin with, if it is the record of this key and as most are: a
+/// put whose value is stored as it is and never expires. Asks for no more than that takes; what it
+/// says of the bytes is what [`Record::parse`] would say, and where it says nothing, ask that.
 #[inline]
-pub(crate) fn look_for<'a>(key: &[u8], bytes: &'a [u8]) -> Look<'a> {
-    let Some(head) = bytes.first_chunk::<RECORD_HEADER_LEN>() else {
-        return Look::Odd;
-    };
-    let [_, _, _, _, flags, _, ..] = *head;
-    if flags & !(COLLIDES | BATCHED) != Kind::Put as u8 {
-        return Look::Odd;
+pub(crate) fn plain_value<'a>(key: &[u8], bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (head, its_key) = bytes
+        .get(..RECORD_HEADER_LEN + key.len())?
+        .split_first_chunk::<RECORD_HEADER_LEN>()?;
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    // Kind, flags and the key's length at once; of the two bytes of flags, the second says nothing
+    // of the record itself.
+    let shape = word(4) & !u32::from_le_bytes([COLLIDES | BATCHED, 0xff, 0, 0]);
+    let is_plain = u64::from(shape) == u64::from(Kind::Put as u8) | (key.len() as u64) << 16;
+    if !is_plain || its_key != key {
+        return None;
     }
-    let key_len = u16::from_le_bytes([head[6], head[7]]);
-    let value_len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-    let key_end = RECORD_HEADER_LEN + key.len();
-    match bytes.get(RECORD_HEADER_LEN..key_end) {
-        Some(its_key) if usize::from(key_len) == key.len() && its_key == key => {}
-        _ => return Look::OtherKey,
-    }
-    let value = bytes.get(plain_value_offset(key.len())..);
-    match value.and_then(|value| value.get(..value_len)) {
-        Some(value) => Look::Value(value),
-        None => Look::Odd,
-    }
+    let value = bytes.get(plain_value_offset(key.len())..)?;
+    value.get(..word(8) as usize)
 }
 
 /// Where in such a record the value starts.
@@ -450,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_finds_the_value_of_a_plain_record_with_this_key() {
+    fn the_plain_value_is_that_of_a_plain_record_with_this_key() {
         let encoded = |fields: &RecordFields<'_>| {
             let expires = fields.expires_at_ms.is_some();
             let mut out = vec![0; encoded_len(fields.key.len(), fields.value.len(), expires)];
@@ -459,7 +443,7 @@ mod tests {
         };
         let plain = fields(b"key", b"value");
         let bytes = encoded(&plain);
-        assert_eq!(look_for(b"key", &bytes), Look::Value(b"value"));
+        assert_eq!(plain_value(b"key", &bytes), Some(&b"value"[..]));
         for other in [
             "",
             "ke",
@@ -467,18 +451,20 @@ mod tests {
             "keys",
             "a much longer key than this record is long",
         ] {
-            assert_eq!(look_for(other.as_bytes(), &bytes), Look::OtherKey);
+            assert_eq!(plain_value(other.as_bytes(), &bytes), None);
         }
+        // As long as this one, modulo 65,536.
+        let long = [b"key".to_vec(), vec![0; 1 << 16]].concat();
+        let mut record = bytes.clone();
+        record.resize(1 << 17, 0);
+        assert_eq!(plain_value(&long, &record), None);
         // Cut off, it is left to those who say what is wrong with it.
-        assert_eq!(look_for(b"key", &bytes[..RECORD_HEADER_LEN - 1]), Look::Odd);
-        assert_eq!(
-            look_for(b"key", &bytes[..RECORD_HEADER_LEN + 12]),
-            Look::Odd
-        );
-        let expires_at_ms = Some(7);
-        let odd = [
+        for len in [0, RECORD_HEADER_LEN - 1, RECORD_HEADER_LEN + 12] {
+            assert_eq!(plain_value(b"key", &bytes[..len]), None);
+        }
+        for fields in [
             RecordFields {
-                expires_at_ms,
+                expires_at_ms: Some(7),
                 ..plain
             },
             RecordFields {
@@ -490,10 +476,14 @@ mod tests {
                 value: b"",
                 ..plain
             },
-        ];
-        for fields in odd {
-            assert_eq!(look_for(b"key", &encoded(&fields)), Look::Odd);
+        ] {
+            assert_eq!(plain_value(b"key", &encoded(&fields)), None);
         }
+        let marked = RecordFields {
+            collides: true,
+            ..plain
+        };
+        assert_eq!(plain_value(b"key", &encoded(&marked)), Some(&b"value"[..]));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::reclaim::PROTECT;
 use crate::sync::{AtomicPtr, Ordering};
 
 pub(super) struct Directory {
-    depth: u32,
+    /// By how many bits a position is shifted to the right, so that its top `depth` bits are left.
+    shift: u32,
     pointers: Box<[AtomicPtr<super::page::Page>]>,
 }
 
@@ -38,7 +39,10 @@ impl Directory {
             1 << depth,
             "pages leave a gap or overlap"
         );
-        Directory { depth, pointers }
+        Directory {
+            shift: IndexHash::BITS - depth,
+            pointers,
+        }
     }
 
     /// Twice as deep, over the same pages.
@@ -48,13 +52,13 @@ impl Directory {
             [AtomicPtr::new(page), AtomicPtr::new(page)]
         };
         Directory {
-            depth: self.depth + 1,
+            shift: self.shift - 1,
             pointers: self.pointers.iter().flat_map(twice).collect(),
         }
     }
 
     pub(super) fn depth(&self) -> u32 {
-        self.depth
+        IndexHash::BITS - self.shift
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -64,7 +68,7 @@ impl Directory {
     /// The page that covers this hash.
     #[inline]
     pub(super) fn page(&self, hash: IndexHash) -> PagePtr {
-        let at = (hash.position() >> (IndexHash::BITS - self.depth)) as usize;
+        let at = (hash.position() >> self.shift) as usize;
         // SAFETY: positions are below 2^48, so the top `depth` bits are below 2^depth, which is
         // how many pointers there are (asserted by `new`, kept by `doubled`).
         let pointer = unsafe { self.pointers.get_unchecked(at) };
@@ -85,8 +89,8 @@ impl Directory {
     }
 
     fn run(&self, hash: IndexHash, local_depth: u32) -> Range<usize> {
-        let len = 1_usize << (self.depth - local_depth);
-        let at = (hash.position() >> (IndexHash::BITS - self.depth)) as usize;
+        let len = 1_usize << (self.depth() - local_depth);
+        let at = (hash.position() >> self.shift) as usize;
         let start = at & !(len - 1);
         start..start + len
     }

@@ -28,16 +28,9 @@ impl IndexHash {
     pub(crate) const BITS: u32 = TOP_BITS + Self::TAG_BITS + HOME_BITS;
     pub(super) const TAG_BITS: u32 = 15;
 
-    /// Of the low 48 bits of `hash`, which are what [`KeyHash`](crate::format::KeyHash) has.
-    #[inline]
+    /// Of the low 48 bits of `hash`.
     pub(crate) fn new(hash: u64) -> IndexHash {
-        /// A third, as a fraction of 2^64.
-        const THIRD: u64 = u64::MAX / 3;
-        let product = |a: u64, b: u64| ((u128::from(a) * u128::from(b)) >> 64) as u64;
-        // From x in 0..1 to x + x (1 - x) / 3, which rises by 4/3 at 0 and by 2/3 at 1.
-        let x = hash << (u64::BITS - Self::BITS);
-        let spread = x + product(x, THIRD - product(x, THIRD));
-        IndexHash(spread >> (u64::BITS - Self::BITS))
+        IndexHash::from(crate::format::KeyHash::new(hash))
     }
 
     /// The hash at a position of the walk.
@@ -82,7 +75,13 @@ impl IndexHash {
 impl From<crate::format::KeyHash> for IndexHash {
     #[inline]
     fn from(hash: crate::format::KeyHash) -> IndexHash {
-        IndexHash::new(hash.get())
+        /// A third, as a fraction of 2^64.
+        const THIRD: u64 = u64::MAX / 3;
+        let product = |a: u64, b: u64| ((u128::from(a) * u128::from(b)) >> 64) as u64;
+        // From x in 0..1 to x + x (1 - x) / 3, which rises by 4/3 at 0 and by 2/3 at 1.
+        let x = hash.fraction();
+        let spread = x + product(x, THIRD - product(x, THIRD));
+        IndexHash(spread >> (u64::BITS - Self::BITS))
     }
 }
 

@@ -97,6 +97,21 @@ impl Index {
         find_from(self.page(pin, hash), hash, visit)
     }
 
+    /// The candidate that [`find`](Index::find) would come across first, or now and then none that it
+    /// would visit: for one hash in 32,768 it may be no entry at all, with a location that no
+    /// segment has.
+    ///
+    /// Most often it is the key, and whoever finds out that it is not asks `find`: so this is no loop.
+    #[inline]
+    pub(crate) fn first<'p>(&'p self, pin: &'p Pin<'_>, hash: IndexHash) -> Option<Candidate<'p>> {
+        let page = self.page(pin, hash);
+        match page.first_at_home(hash.home(), hash.tag()) {
+            Search::Found((slot, word)) => Some(Candidate::new(slot, word)),
+            Search::Absent => None,
+            Search::Full => first_elsewhere(page, hash),
+        }
+    }
+
     /// Asks the processor to fetch what [`find`](Index::find) will look at first.
     #[inline]
     pub(crate) fn prefetch(&self, pin: &Pin<'_>, hash: IndexHash) {
@@ -107,8 +122,10 @@ impl Index {
     /// is [`find`](Index::find).
     #[inline]
     pub(crate) fn first_match(&self, pin: &Pin<'_>, hash: IndexHash) -> Option<Location> {
-        let word = self.page(pin, hash).first_match(hash.home(), hash.tag())?;
-        Some(word.location())
+        match self.page(pin, hash).first_at_home(hash.home(), hash.tag()) {
+            Search::Found((_, word)) if word.is_live() => Some(word.location()),
+            _ => None,
+        }
     }
 
     /// Calls `visit` with every entry whose hash is in the page that covers `position`, and gives the
@@ -179,4 +196,10 @@ fn find_from<'p, R>(
             Search::Full => page = unsafe { page.overflow()?.page() },
         }
     }
+}
+
+/// The first candidate, if it is not in its home bucket.
+#[inline(never)]
+fn first_elsewhere(page: &Page, hash: IndexHash) -> Option<Candidate<'_>> {
+    find_from(page, hash, Some)
 }

@@ -36,8 +36,9 @@ const _: () = {
 /// All zeros is a valid page, an empty one of depth 0 and number 0.
 #[repr(C)]
 pub(super) struct Page {
-    header: Header,
+    // First, so that a bucket's address takes no addition.
     buckets: [Bucket; BUCKETS],
+    header: Header,
 }
 
 #[repr(C, align(64))]
@@ -95,16 +96,12 @@ impl Page {
     ) -> Search<R> {
         self.assert_in_use();
         let mut bucket = home;
+        let mut slots = &self.buckets[home].slots;
         loop {
-            let slots = &self.buckets[bucket].slots;
             // In what order this reads the slots does not matter, see invariants 1 and 3; a match
             // is read again, in order.
-            let mut matches = glance(slots, tag);
-            while matches != 0 {
-                let at = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                // Below 8 by the loop above; the mask tells the compiler.
-                let slot = &slots[at % SLOTS_PER_BUCKET];
+            for at in glance(slots, tag) {
+                let slot = &slots[at];
                 let word = Word::read(slot, Ordering::Acquire);
                 if word.is_live() {
                     if let Some(found) = visit(bucket * SLOTS_PER_BUCKET + at, slot, word) {
@@ -122,17 +119,26 @@ impl Page {
             if bucket == home {
                 return Search::Full;
             }
+            slots = &self.buckets[bucket].slots;
         }
     }
 
-    /// The first entry with this tag in its home bucket, or perhaps none if the tag is 0.
+    /// The first slot with this tag in the home bucket; where the tag is 0, it may be one without an
+    /// entry. `Full` means that the search is to go on.
     #[inline]
-    pub(super) fn first_match(&self, home: usize, tag: u16) -> Option<Word> {
+    pub(super) fn first_at_home(&self, home: usize, tag: u16) -> Search<(&AtomicU64, Word)> {
         self.assert_in_use();
         let slots = &self.buckets[home].slots;
-        let at = glance(slots, tag).trailing_zeros() as usize;
-        let word = Word::read(slots.get(at)?, Ordering::Acquire);
-        (word.has_tag(tag) && word.is_live()).then_some(word)
+        if let Some(at) = glance(slots, tag).next() {
+            let slot = &slots[at];
+            return Search::Found((slot, Word::read(slot, Ordering::Acquire)));
+        }
+        // As in `search`.
+        let last = &slots[SLOTS_PER_BUCKET - 1];
+        match Word::read(last, Ordering::Relaxed) {
+            Word::EMPTY => Search::Absent,
+            _ => Search::Full,
+        }
     }
 
     /// Asks the processor to fetch what says of the page as a whole.

@@ -153,15 +153,16 @@ impl IndexWriter {
         for page in self.chain(self.first_page(hash)) {
             let found = self
                 .look(page)
-                .search(
-                    hash.home(),
-                    hash.tag(),
-                    |position, _, word| match is_same_key(word.location()) {
+                .search(hash.home(), hash.tag(), |position, _, word| {
+                    if !word.is_live() {
+                        return None;
+                    }
+                    match is_same_key(word.location()) {
                         Ok(true) => Some(Ok((Place { page, position }, word))),
                         Ok(false) => None,
                         Err(error) => Some(Err(error)),
-                    },
-                );
+                    }
+                });
             match found {
                 Search::Found(found) => return found.map(Some),
                 Search::Absent => return Ok(None),

@@ -19,7 +19,6 @@ mod rotation;
 mod table;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 pub(crate) use accounting::{Expiries, Usage};
 pub(crate) use table::{SegmentTable, Slot};
@@ -121,7 +120,7 @@ pub(crate) struct LogParts<D: Disk> {
     pub(crate) disk: D,
     pub(crate) dir: PathBuf,
     pub(crate) options: LogOptions,
-    pub(crate) table: Arc<SegmentTable<D>>,
+    pub(crate) table: SegmentTable<D>,
     pub(crate) manifest: Manifest,
     pub(crate) active: Option<Active<D>>,
     pub(crate) next_seq: SeqNo,
@@ -133,7 +132,7 @@ pub(crate) struct Log<D: Disk> {
     disk: D,
     dir: PathBuf,
     options: LogOptions,
-    table: Arc<SegmentTable<D>>,
+    table: SegmentTable<D>,
     manifest: Manifest,
     active: Option<Active<D>>,
     next_seq: SeqNo,
@@ -177,7 +176,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    pub(crate) fn table(&self) -> &Arc<SegmentTable<D>> {
+    pub(crate) fn table(&self) -> &SegmentTable<D> {
         &self.table
     }
 

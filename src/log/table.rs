@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::reclaim::{Collector, Held, Pin, SharedArc};
 use crate::segment::Segment;
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::Mutex;
 
 const CHUNK_LEN: usize = if cfg!(shuttle) { 4 } else { 1024 };
 const CHUNKS: usize = MAX_SLOTS as usize / CHUNK_LEN;
@@ -29,11 +29,12 @@ pub(crate) type Slot = u32;
 /// Places for something of each slot. Chunks of them never move, so a reader needs no more than
 /// their address; all lengths are fixed, so it has nothing to compare.
 struct Places<T> {
-    chunks: [OnceLock<Chunk<T>>; CHUNKS],
+    chunks: [SharedArc<Chunk<T>>; CHUNKS],
 }
 
-type Chunk<T> = Box<[SharedArc<T>; CHUNK_LEN]>;
+type Chunk<T> = [SharedArc<T>; CHUNK_LEN];
 
+/// Clones are the same table.
 pub(crate) struct SegmentTable<D: Disk> {
     collector: Arc<Collector>,
     places: Arc<SegmentPlaces<D>>,
@@ -51,6 +52,16 @@ struct FreeSlots {
     returned: Vec<Slot>,
     /// Slots from here on were never used. Slot 0 neither: locations start at 1.
     next: Slot,
+}
+
+impl<D: Disk> Clone for SegmentTable<D> {
+    fn clone(&self) -> SegmentTable<D> {
+        SegmentTable {
+            collector: Arc::clone(&self.collector),
+            places: Arc::clone(&self.places),
+            free: Arc::clone(&self.free),
+        }
+    }
 }
 
 impl<D: Disk> SegmentTable<D> {
@@ -72,18 +83,18 @@ impl<D: Disk> SegmentTable<D> {
     /// The segment in a slot.
     #[inline]
     pub(crate) fn get<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<&'p Segment<D>> {
-        self.places.segments.get(slot)?.load(pin)
+        self.places.segments.get(pin, slot)?.load(pin)
     }
 
     /// The bytes of the segment in a slot, if they can be read in place.
     #[inline]
     pub(crate) fn region<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<Held<'p, Region>> {
-        self.places.regions.get(slot)?.hold(pin)
+        self.places.regions.get(pin, slot)?.hold(pin)
     }
 
     /// The segment in a slot, to be kept.
     pub(crate) fn get_arc(&self, pin: &Pin<'_>, slot: Slot) -> Option<Arc<Segment<D>>> {
-        Some(self.places.segments.get(slot)?.hold(pin)?.share())
+        Some(self.places.segments.get(pin, slot)?.hold(pin)?.share())
     }
 
     /// Gives a segment a slot.
@@ -97,6 +108,9 @@ impl<D: Disk> SegmentTable<D> {
             match free.returned.pop() {
                 Some(slot) => slot,
                 None if free.next < MAX_SLOTS => {
+                    // Under the lock, so that no two threads make the same chunk.
+                    self.places.regions.ensure(free.next, &self.collector);
+                    self.places.segments.ensure(free.next, &self.collector);
                     free.next += 1;
                     free.next - 1
                 }
@@ -136,24 +150,32 @@ impl<D: Disk> SegmentTable<D> {
 impl<T> Places<T> {
     fn new() -> Places<T> {
         Places {
-            chunks: [const { OnceLock::new() }; CHUNKS],
+            chunks: std::array::from_fn(|_| SharedArc::default()),
         }
     }
 
     #[inline]
-    fn get(&self, slot: Slot) -> Option<&SharedArc<T>> {
+    fn get<'p>(&'p self, pin: &'p Pin<'_>, slot: Slot) -> Option<&'p SharedArc<T>> {
         let slot = slot as usize;
-        let chunk = self.chunks[slot / CHUNK_LEN % CHUNKS].get()?;
+        let chunk = self.chunks[slot / CHUNK_LEN % CHUNKS].load(pin)?;
         Some(&chunk[slot % CHUNK_LEN])
     }
+}
 
-    fn get_or_make(&self, slot: Slot) -> &SharedArc<T> {
-        let slot = slot as usize;
-        let chunk = self.chunks[slot / CHUNK_LEN].get_or_init(|| {
-            let places = std::array::from_fn(|_| SharedArc::default());
-            Box::new(places)
-        });
-        &chunk[slot % CHUNK_LEN]
+impl<T: Send + Sync + 'static> Places<T> {
+    /// Makes the place of this slot, if it is not there; one thread at a time.
+    fn ensure(&self, slot: Slot, collector: &Collector) {
+        if self.get(&collector.pin(), slot).is_none() {
+            let chunk: Chunk<T> = std::array::from_fn(|_| SharedArc::default());
+            self.chunks[slot as usize / CHUNK_LEN].replace(Some(Arc::new(chunk)), collector);
+        }
+    }
+
+    /// Puts something in a place that is there.
+    fn put(&self, slot: Slot, value: Option<Arc<T>>, collector: &Collector) {
+        if let Some(place) = self.get(&collector.pin(), slot) {
+            place.replace(value, collector);
+        }
     }
 }
 
@@ -162,7 +184,7 @@ impl<D: Disk> SegmentPlaces<D> {
         let region = segment
             .as_ref()
             .and_then(|segment| segment.region().cloned());
-        self.regions.get_or_make(slot).replace(region, collector);
-        self.segments.get_or_make(slot).replace(segment, collector);
+        self.regions.put(slot, region, collector);
+        self.segments.put(slot, segment, collector);
     }
 }

@@ -364,7 +364,7 @@ fn build<D: Disk>(
 ) -> Result<Recovered<D>> {
     let collector = Arc::new(Collector::new());
     let (index, mut index_writer) = Index::new(Arc::clone(&collector));
-    let table = Arc::new(SegmentTable::new(Arc::clone(&collector)));
+    let table = SegmentTable::new(Arc::clone(&collector));
     let mut usage = Vec::new();
     let mut active = None;
     let mut loaded = Vec::with_capacity(ready.len());

@@ -45,9 +45,12 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) verify: Verify,
     /// What `verify` means for an index entry.
     pub(crate) trust: Trust,
+    /// The same for [`find_straight`](Engine::find_straight), which is no way where a write-back
+    /// buffer is to be asked before the log.
+    pub(crate) straight: Trust,
     pub(crate) collector: Arc<Collector>,
     pub(crate) index: Arc<Index>,
-    pub(crate) table: Arc<SegmentTable<D>>,
+    pub(crate) table: SegmentTable<D>,
     pub(crate) clock: Clock<D>,
     pub(crate) cache: Option<Cache>,
     pub(crate) write_back: Option<WriteBack>,
@@ -108,24 +111,30 @@ impl<D: Disk> Engine<D> {
         };
         // What recovery has read, or copied, is durable.
         let feed = Arc::new(Feed::new(origin, log.next_seq()));
+        let trust = match settings.verify {
+            Verify::FirstRead => Trust::VERIFIED,
+            Verify::EveryRead => Trust::NONE,
+            Verify::Never => Trust::ALL,
+        };
+        let write_back = settings
+            .write_back_bytes
+            .filter(|_| !settings.read_only)
+            .map(WriteBack::new);
         let engine = Arc::new(Engine {
             hasher: log.manifest().hasher,
             store_id: log.manifest().store,
             verify: settings.verify,
-            trust: match settings.verify {
-                Verify::FirstRead => Trust::VERIFIED,
-                Verify::EveryRead => Trust::NONE,
-                Verify::Never => Trust::ALL,
+            trust,
+            straight: match write_back {
+                None => trust,
+                Some(_) => Trust::NONE,
             },
             collector: recovered.collector,
             index: recovered.index,
-            table: Arc::clone(log.table()),
+            table: log.table().clone(),
             clock: Clock::new(disk.clone(), log.manifest().clock_ms),
             cache: settings.cache_capacity.map(Cache::new),
-            write_back: settings
-                .write_back_bytes
-                .filter(|_| !settings.read_only)
-                .map(WriteBack::new),
+            write_back,
             report: recovered.report,
             turn: CommitTurn::default(),
             writer: Mutex::new(Writer {

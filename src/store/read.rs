@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::Verify;
 use super::engine::Engine;
 use super::value::Value;
+use super::write_back::Buffered;
 use crate::bugs::{Bug, is_planted};
 use crate::disk::{Disk, Region};
 use crate::error::Result;
-use crate::format::record::{self, Look, Record};
+use crate::format::record::{self, Record};
 use crate::format::{KeyHash, SeqNo, value as codec};
 use crate::index::{Candidate, Location};
 use crate::reclaim::{Held, Pin};
@@ -80,20 +81,22 @@ impl<D: Disk> Engine<D> {
         key: &[u8],
         give: impl Fn(Held<'p, Region>, Location, &'p [u8]) -> R,
     ) -> Straight<R> {
-        let found = self.index.find(pin, hash.into(), |candidate| {
-            let location = candidate.location();
-            let region = self.table.region(pin, location.segment_slot());
-            let (Some(region), true) = (region, candidate.is_trusted(self.trust)) else {
-                return Some(Straight::Detour);
-            };
-            let bytes = region.get().tail_at_hand(location.offset() as usize);
-            match record::look_for(key, bytes) {
-                Look::Value(value) => Some(Straight::Found(give(region, location, value))),
-                Look::OtherKey => None,
-                Look::Odd => Some(Straight::Detour),
-            }
-        });
-        found.unwrap_or(Straight::Absent)
+        let Some(candidate) = self.index.first(pin, hash.into()) else {
+            return Straight::Absent;
+        };
+        let location = candidate.location();
+        let region = self.table.region(pin, location.segment_slot());
+        let (Some(region), true) = (region, candidate.is_trusted(self.straight)) else {
+            return Straight::Detour;
+        };
+        let value_at = record::plain_value_offset(key.len());
+        let bytes = region
+            .get()
+            .tail_at_hand(location.offset() as usize, value_at);
+        match bytes.and_then(|bytes| record::plain_value(key, bytes)) {
+            Some(value) => Straight::Found(give(region, location, value)),
+            None => Straight::Detour,
+        }
     }
 
     #[inline(never)]
@@ -172,15 +175,24 @@ impl<D: Disk> Engine<D> {
 
     /// The live value of a key in the log.
     pub(crate) fn get_in_log(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look_up(&self.collector.pin(), self.hash(key), key)
+        let pin = self.collector.pin();
+        let hit = self.find_hashed(&pin, self.hash(key), key)?;
+        hit.map(|hit| self.value(&hit)).transpose()
     }
 
     /// The live value of a key, in the write-back buffer or else in the log.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.get_hashed(&self.collector.pin(), self.hash(key), key)
+        let hash = self.hash(key);
+        // A detour pins for itself: a pin that no other function is told of stays in registers.
+        match self.look_straight(&self.collector.pin(), hash, key) {
+            Straight::Found(value) => Ok(Some(value)),
+            Straight::Absent if self.write_back.is_none() => Ok(None),
+            _ => self.get_by_detour(hash, key),
+        }
     }
 
+    /// As [`get`](Engine::get), where there is a pin already.
     #[inline]
     pub(crate) fn get_hashed(
         &self,
@@ -188,29 +200,34 @@ impl<D: Disk> Engine<D> {
         hash: KeyHash,
         key: &[u8],
     ) -> Result<Option<Value>> {
-        if let Some(write) = self.write_back.as_ref().and_then(|buffer| buffer.get(key)) {
-            return Ok(self.buffered_value(write));
+        match self.look_straight(pin, hash, key) {
+            Straight::Found(value) => Ok(Some(value)),
+            Straight::Absent if self.write_back.is_none() => Ok(None),
+            _ => self.get_by_detour(hash, key),
         }
-        self.look_up(pin, hash, key)
     }
 
     #[inline]
-    fn look_up(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
-        let found = self.find_straight(pin, hash, key, |region, location, value| {
+    fn look_straight(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Straight<Value> {
+        self.find_straight(pin, hash, key, |region, location, value| {
             let value_at = record::plain_value_offset(key.len());
             Value::in_place(region.share(), location.offset(), value_at, value.len())
-        });
-        match found {
-            Straight::Found(value) => Ok(Some(value)),
-            Straight::Absent => Ok(None),
-            Straight::Detour => self.look_up_by_detour(pin, hash, key),
-        }
+        })
     }
 
     #[inline(never)]
-    fn look_up_by_detour(&self, pin: &Pin<'_>, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
-        let hit = self.find_hashed(pin, hash, key)?;
+    fn get_by_detour(&self, hash: KeyHash, key: &[u8]) -> Result<Option<Value>> {
+        if let Some(write) = self.buffered(key) {
+            return Ok(self.buffered_value(write));
+        }
+        let pin = self.collector.pin();
+        let hit = self.find_hashed(&pin, hash, key)?;
         hit.map(|hit| self.value(&hit)).transpose()
+    }
+
+    /// What waits in the write-back buffer for this key.
+    pub(crate) fn buffered(&self, key: &[u8]) -> Option<Buffered> {
+        self.write_back.as_ref().and_then(|buffer| buffer.get(key))
     }
 
     /// The value of a hit in memory of its own, through the cache if there is one.

@@ -154,7 +154,7 @@ impl Changes {
             .map(|leaving| leaving.entries.len())
             .sum();
         let bits = partition_bits(arriving + fresh.map_or(0, |(_, fresh)| fresh.len()) + leaving);
-        let table = std::sync::Arc::clone(log.table());
+        let table = log.table().clone();
         let hasher = log.manifest().hasher;
         let mut steps = Vec::new();
         for number in 0..1_u32 << bits {

@@ -282,7 +282,7 @@ impl<D: Disk> Follower<D> {
         } = news;
         let collector = Arc::new(Collector::new());
         let (index, mut index_writer) = Index::new(Arc::clone(&collector));
-        let table = Arc::new(SegmentTable::new(Arc::clone(&collector)));
+        let table = SegmentTable::new(Arc::clone(&collector));
         let mut report = RecoveryReport {
             clean: tail_of(&manifest).is_none_or(|(_, limit)| limit.is_some()),
             segments: manifest.segments.len(),

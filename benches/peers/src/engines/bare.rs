@@ -72,7 +72,7 @@ impl Engine for BareTable {
 }
 
 impl Reader for &BareTable {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.0.get(key).map(look))
     }

@@ -73,7 +73,7 @@ impl Engine for Candystore {
 }
 
 impl Reader for &Candystore {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.store.get(key)?.map(|value| look(&value)))
     }

@@ -61,7 +61,7 @@ impl Engine for CrabKv {
         Ok(self.0.close()?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn guard<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.0.get(key)?.map(|value| look(&value)))
     }
@@ -72,7 +72,7 @@ impl Engine for CrabKv {
 }
 
 impl Reader for crabkv::Reader<'_> {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(crabkv::Reader::get(self, key)?.map(look))
     }

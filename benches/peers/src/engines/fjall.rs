@@ -93,7 +93,7 @@ impl Engine for Fjall {
 }
 
 impl Reader for &Fjall {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.keyspace.get(key)?.map(|value| look(&value)))
     }

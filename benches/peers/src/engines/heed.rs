@@ -116,7 +116,7 @@ pub(super) struct HeedReader<'e> {
 }
 
 impl Reader for HeedReader<'_> {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         let txn = self.txn.as_ref().ok_or("there is no transaction")?;
         Ok(self.database.get(txn, key)?.map(look))

@@ -67,7 +67,7 @@ impl Engine for ParityDb {
 }
 
 impl Reader for &ParityDb {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.0.get(COLUMN, key)?.map(|value| look(&value)))
     }

@@ -111,7 +111,7 @@ pub(super) struct RedbReader<'e> {
 }
 
 impl Reader for RedbReader<'_> {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.table.get(&key[..])?.map(|value| look(value.value())))
     }

@@ -88,7 +88,7 @@ impl Engine for RocksDb {
 }
 
 impl Reader for &RocksDb {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.db.get_pinned(key)?.map(|value| look(&value)))
     }

@@ -91,7 +91,7 @@ impl Engine for SimdRDrive {
 }
 
 impl Reader for &SimdRDrive {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.store.read(key)?.map(|value| look(&value)))
     }

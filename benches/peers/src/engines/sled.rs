@@ -91,7 +91,7 @@ impl Engine for Sled {
 }
 
 impl Reader for &Sled {
-    #[inline]
+    #[inline(always)]
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.db.get(key)?.map(|value| look(&value)))
     }
