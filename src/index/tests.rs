@@ -180,6 +180,38 @@ fn keys_of_one_hash_are_all_found_and_take_no_more_pages_than_they_need() {
     assert_eq!(walk(&index, &pin), [at(keys - 1, 1), at(keys, 1)]);
 }
 
+#[test]
+fn the_first_candidate_is_the_key_or_says_that_it_is_none() {
+    let (collector, index, mut writer) = new_index();
+    let pin = collector.pin();
+    let key_of = |hash| index.first(&pin, hash).map(|found| found.location());
+    let is_no_place = |location: Location| location.segment_slot() == 0 && location.offset() < 16;
+
+    // No tag but 0 is that of a slot without an entry.
+    let (tagged, untagged) = (IndexHash::new(1 << 45), IndexHash::new(0));
+    assert_eq!((tagged.tag() != 0, untagged.tag()), (true, 0));
+    assert!(key_of(tagged).is_none());
+    assert!(key_of(untagged).is_none_or(is_no_place));
+    for key in 1..=SLOTS as u64 / 2 {
+        put(&mut writer, untagged, key, 1);
+    }
+    assert_eq!(key_of(untagged), Some(at(1, 1)));
+    remove(&mut writer, untagged, 1);
+    let found = key_of(untagged);
+    assert!(found.is_some_and(|found| is_no_place(found) || found == at(2, 1)));
+
+    // In a bucket that is far from its home, behind full ones.
+    let hash = IndexHash::new(0x1234_5678_9abc);
+    let other = IndexHash::at_position(hash.position() ^ 1 << 20);
+    assert!(hash.home() == other.home() && hash.tag() != other.tag());
+    for key in 0..50 {
+        put(&mut writer, other, key, 2);
+    }
+    assert!(key_of(hash).is_none());
+    put(&mut writer, hash, 7, 3);
+    assert_eq!(key_of(hash), Some(at(7, 3)));
+}
+
 const PAGES_AND_SIDES: usize = page::PAGE_BYTES + Ledgers::BYTES_PER_PAGE;
 
 #[test]

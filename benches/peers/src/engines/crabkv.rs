@@ -61,7 +61,7 @@ impl Engine for CrabKv {
         Ok(self.0.close()?)
     }
 
-    #[inline(always)]
+    #[inline]
     fn guard<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
         Ok(self.0.get(key)?.map(|value| look(&value)))
     }

@@ -86,7 +86,8 @@ pub(crate) trait Engine: Sync + Sized {
 
 /// What one thread reads with.
 pub(crate) trait Reader {
-    /// Looks at a key's value.
+    /// Looks at a key's value. Always inlined: it only names what an engine calls it, and a call more
+    /// is a tenth of what the fastest of them takes.
     fn get<T>(&self, key: &Key, look: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>>;
 
     /// Calls `visit` with each key's place among `keys` and its value.
