@@ -50,9 +50,12 @@ struct SegmentPlaces<D: Disk> {
 #[derive(Default)]
 struct FreeSlots {
     returned: Vec<Slot>,
-    /// Slots from here on were never used. Slot 0 neither: locations start at 1.
+    /// Slots from here on were never used.
     next: Slot,
 }
+
+/// Slot 0 is never used: locations start at 1.
+const FIRST_SLOT: Slot = 1;
 
 impl<D: Disk> Clone for SegmentTable<D> {
     fn clone(&self) -> SegmentTable<D> {
@@ -68,7 +71,7 @@ impl<D: Disk> SegmentTable<D> {
     pub(crate) fn new(collector: Arc<Collector>) -> SegmentTable<D> {
         let free = FreeSlots {
             returned: Vec::new(),
-            next: 1,
+            next: FIRST_SLOT,
         };
         SegmentTable {
             collector,
@@ -108,11 +111,15 @@ impl<D: Disk> SegmentTable<D> {
             match free.returned.pop() {
                 Some(slot) => slot,
                 None if free.next < MAX_SLOTS => {
-                    // Under the lock, so that no two threads make the same chunk.
-                    self.places.regions.ensure(free.next, &self.collector);
-                    self.places.segments.ensure(free.next, &self.collector);
+                    let slot = free.next;
+                    // Under the lock, so that nobody else makes the same places. Nothing may be
+                    // pinned here: what a pin has kept back may wait for the lock when it goes.
+                    if slot == FIRST_SLOT || slot as usize % CHUNK_LEN == 0 {
+                        self.places.regions.make(slot, &self.collector);
+                        self.places.segments.make(slot, &self.collector);
+                    }
                     free.next += 1;
-                    free.next - 1
+                    slot
                 }
                 None => return Err(Error::Exhausted { what: "segments" }),
             }
@@ -163,12 +170,10 @@ impl<T> Places<T> {
 }
 
 impl<T: Send + Sync + 'static> Places<T> {
-    /// Makes the place of this slot, if it is not there; one thread at a time.
-    fn ensure(&self, slot: Slot, collector: &Collector) {
-        if self.get(&collector.pin(), slot).is_none() {
-            let chunk: Chunk<T> = std::array::from_fn(|_| SharedArc::default());
-            self.chunks[slot as usize / CHUNK_LEN].replace(Some(Arc::new(chunk)), collector);
-        }
+    /// Makes the places of this slot and those after it, which were never used.
+    fn make(&self, slot: Slot, collector: &Collector) {
+        let places: Chunk<T> = std::array::from_fn(|_| SharedArc::default());
+        self.chunks[slot as usize / CHUNK_LEN].replace(Some(Arc::new(places)), collector);
     }
 
     /// Puts something in a place that is there.
