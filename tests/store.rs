@@ -405,6 +405,34 @@ fn what_is_held_stays_as_it_was_while_later_segments_are_written() {
     }
 }
 
+/// The table of segments grows by a thousand places at a time.
+#[test]
+fn more_than_a_thousand_segments_are_read_and_opened_again() {
+    let options = || {
+        CrabKvBuilder::new("/db")
+            .segment_size(1024)
+            .sync_interval(Duration::from_secs(60))
+            .auto_compaction(false)
+    };
+    let disk = SimDisk::new(1);
+    let value = |key: u32| vec![key as u8; 800];
+    let check = |store: &Store<SimDisk>| {
+        assert!(store.stats().segments.len() > 1050);
+        for key in 0..1100 {
+            let found = store.get(format!("key{key}")).unwrap().unwrap();
+            assert_eq!(&*found, &value(key)[..]);
+        }
+    };
+    let store = options().build_store_on(disk.clone()).unwrap();
+    for key in 0..1100 {
+        store.put(format!("key{key}"), value(key)).unwrap();
+    }
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    check(&options().build_store_on(disk).unwrap());
+}
+
 /// What a hint file lists is noted when records are written; a refused one was no record.
 #[test]
 fn a_write_that_a_full_disk_refused_is_in_no_hint_file() {

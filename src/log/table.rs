@@ -178,9 +178,11 @@ impl<T: Send + Sync + 'static> Places<T> {
 
     /// Puts something in a place that is there.
     fn put(&self, slot: Slot, value: Option<Arc<T>>, collector: &Collector) {
-        if let Some(place) = self.get(&collector.pin(), slot) {
-            place.replace(value, collector);
-        }
+        let pin = collector.pin();
+        let place = self.get(&pin, slot);
+        let place =
+            place.unwrap_or_else(|| unreachable!("a slot's place is made before it is used"));
+        place.replace(value, collector);
     }
 }
 
