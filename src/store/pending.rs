@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::KeyHash;
+use crate::format::hash::HASH_BITS;
 use crate::format::record::Kind;
 use crate::log::Placed;
 use crate::sync::{AtomicU32, OnceLock, Ordering};
@@ -98,8 +99,9 @@ impl Hasher for HashOfHash {
     }
 
     fn write_u64(&mut self, hash: u64) {
-        // The map looks at the top bits and the low ones; a key's hash has 48.
-        self.0 = hash | hash << 48;
+        // The map looks at the top bits and the low ones; a key's hash has 48, at the top.
+        let hash = hash >> (u64::BITS - HASH_BITS);
+        self.0 = hash | hash << HASH_BITS;
     }
 }
 
@@ -129,5 +131,26 @@ impl Group {
 
     pub(crate) fn outcome(&self) -> Option<Result<(), Error>> {
         self.outcome.get().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn hashes_of_keys_are_spread_over_the_map() {
+        let spread = |bits: &dyn Fn(u64) -> u64| {
+            let hashes =
+                (1..=1000_u64).map(|n| KeyHash::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            let hasher = BuildHasherDefault::<HashOfHash>::default();
+            let all: HashSet<_> = hashes.map(|hash| bits(hasher.hash_one(hash))).collect();
+            all.len()
+        };
+        assert!(spread(&|hash| hash & 0xf_ffff) > 990);
+        assert_eq!(spread(&|hash| hash >> 57), 128);
     }
 }
