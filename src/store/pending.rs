@@ -146,8 +146,8 @@ mod tests {
         let spread = |bits: &dyn Fn(u64) -> u64| {
             let hashes =
                 (1..=1000_u64).map(|n| KeyHash::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            let hasher = BuildHasherDefault::<HashOfHash>::default();
-            let all: HashSet<_> = hashes.map(|hash| bits(hasher.hash_one(hash))).collect();
+            let builder = BuildHasherDefault::<HashOfHash>::default();
+            let all: HashSet<_> = hashes.map(|hash| bits(builder.hash_one(hash))).collect();
             all.len()
         };
         assert!(spread(&|hash| hash & 0xf_ffff) > 990);
